@@ -1,0 +1,263 @@
+"""The command line: `dpsims train | generate | evaluate | data check | demo`.
+
+Each command is a typed function that typer reads; the options of `train` are the fields of the dataclasses
+in `config.py`, a field's docstring being its help. Torch is imported inside the commands: `dpsims --help`
+stays light.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+
+from dpsims import config
+from dpsims.config import Recipe, settable_fields
+
+_PLAIN: dict[str, Any] = {
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+}
+app = typer.Typer(help="From label maps to photo-like images: DP-SIMS.", **_PLAIN)
+data_app = typer.Typer(help="Look at a data set.", **_PLAIN)
+app.add_typer(data_app, name="data")
+
+Model = Annotated[str, typer.Argument(help="run directory, checkpoint, or `scenes` (ships with the package)")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="another seed, other pictures")]
+_FEATURES_HELP = (
+    "network of a Frechet distance; may be given several times [default: the discriminator's backbone]"
+)
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="a name (camvid, scenes, folder) or a YAML file")],
+    out: Annotated[Path | None, typer.Option(help="run directory [default: runs/RECIPE]")] = None,
+    data: Annotated[str | None, typer.Option(help="folder of the data set")] = None,
+    **fields: Any,
+) -> None:
+    """Train a model. The same command again goes on where it stopped."""
+    from dpsims.recipes import load_recipe
+
+    changes: dict[str, dict[str, Any]] = {}
+    for option, value in fields.items():
+        section, _, name = option.partition("__")
+        if value is not None:
+            changes.setdefault(section, {})[name] = _plain_value(section, name, value)
+    if data is not None:
+        changes.setdefault("data", {})["root"] = data
+    settings = load_recipe(recipe, changes)
+    out = _writable(out or Path("runs") / Path(recipe).stem)
+
+    from dpsims import training
+
+    training.train(settings, out)
+
+
+def _plain_value(section: str, name: str, value: Any) -> Any:
+    """What typer leaves as text: true/false, and lists such as 4,8,16 or [4, 8, 16]. YAML reads both."""
+    import yaml
+
+    kind: Any = settable_fields(settable_fields(Recipe)[section])[name]
+    if kind is not bool and get_origin(kind) is not tuple:
+        return value
+    try:
+        return yaml.safe_load(value if kind is bool or value.startswith("[") else f"[{value}]")
+    except yaml.YAMLError:
+        return value  # not readable as what it should be: the check of the recipe says what that is
+
+
+def _field_options() -> list[inspect.Parameter]:
+    """An option `--section.field` for every field that a user may set."""
+    options = []
+    for section, kind in settable_fields(Recipe).items():
+        helps = _field_helps(kind)
+        for name, hint in settable_fields(kind).items():
+            typed: Any = hint if hint in (int, float) else str
+            option = typer.Option(
+                f"--{section}.{name}", help=helps[name], metavar=_metavar(hint), show_default=False
+            )
+            parameter = inspect.Parameter(f"{section}__{name}", inspect.Parameter.KEYWORD_ONLY, default=None)
+            options.append(parameter.replace(annotation=Annotated[typed | None, option]))
+    return options
+
+
+def _metavar(hint: Any) -> str | None:
+    if get_origin(hint) is Literal:
+        return "|".join(map(str, get_args(hint)))
+    if get_origin(hint) is tuple:
+        return "N,N,..."
+    return "true|false" if hint is bool else None
+
+
+def _field_helps(kind: type) -> dict[str, str]:
+    """Field -> the string that stands below it in config.py."""
+    body = next(
+        node.body
+        for node in ast.parse(inspect.getsource(config)).body
+        if isinstance(node, ast.ClassDef) and node.name == kind.__name__
+    )
+    helps = {}
+    for field, text in zip(body, body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            helps[field.target.id] = ""
+            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                helps[field.target.id] = str(text.value.value)
+    return helps
+
+
+def _with_field_options(command: Any) -> Any:
+    """Typer reads a function's signature: `**fields` becomes one option for each field."""
+    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "fields"]
+    parameters = [*own, *_field_options()]
+    command.__signature__ = inspect.Signature(parameters)
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+app.command()(_with_field_options(train))
+
+
+@app.command()
+def generate(
+    model: Model,
+    maps: Annotated[
+        list[Path], typer.Argument(help="label maps (PNG with ids or colours), or folders of them")
+    ],
+    out: Annotated[Path, typer.Option(help="folder of the pictures, made where missing")],
+    seed: Seed = 0,
+    samples: Annotated[int, typer.Option(min=1, help="pictures of each map: STEM_0.png, STEM_1.png ...")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="pictures generated at a time")] = 8,
+    device: Device = "auto",
+) -> None:
+    """Generate pictures from label maps; STEM.png becomes OUT/STEM.png, of the same size."""
+    from dpsims.data.files import list_maps
+
+    files = list_maps(maps)
+    _writable(out)
+
+    from dpsims.generating import generate_files
+    from dpsims.synthesis import Synthesizer
+
+    synthesizer = Synthesizer.load(model, device)
+    count = generate_files(synthesizer, files, out, seed=seed, samples=samples, batch_size=batch_size)
+    print(f"{count} pictures in {out}")
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    data: Annotated[
+        str | None, typer.Option(help="folder of the data set [default: new scenes, for a model of scenes]")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures into this file")] = None,
+    split: Annotated[
+        str, typer.Option(metavar="train|val|test", help="real pictures to compare with")
+    ] = "test",
+    features: Annotated[list[str] | None, typer.Option(help=_FEATURES_HELP, metavar="NAME[=WEIGHTS]")] = None,
+    segmenter: Annotated[
+        Path | None, typer.Option(help="file of a trained one [default: trained once and kept]")
+    ] = None,
+    segmenter_images: Annotated[int, typer.Option(min=1, help="pictures to train the segmenter on")] = 8000,
+    grid: Annotated[
+        Path | None, typer.Option(help="write label maps, real and generated pictures into it")
+    ] = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="measure the untrained generator, too")
+    ] = False,
+    seed: Seed = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="decides which noise a map gets")] = 16,
+    device: Device = "auto",
+) -> None:
+    """Measure a model: realism (Frechet distance), layout (mIoU by a segmenter), diversity."""
+    for file in (json_file, grid):
+        if file is not None:
+            _writable(file.parent)
+
+    from dpsims import measuring
+
+    measuring.evaluate_model(
+        model, data, split=split, features=features or [], segmenter=segmenter,
+        segmenter_images=segmenter_images, json_file=json_file, grid=grid, untrained=untrained, seed=seed,
+        batch_size=batch_size, device=device,
+    )  # fmt: skip
+
+
+@data_app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="images/, labels/ and classes.json")],
+) -> None:
+    """Read every pair once: ids, sizes, missing partners, damaged files, class frequencies."""
+    from dpsims.data.check import check_data
+
+    report = check_data(folder)
+    print(report)
+    if not report.ok:
+        raise ValueError(f"{folder}: {len(report.bad)} problems, listed above")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="run directory, pictures and report")] = Path("runs/demo"),
+    minutes: Annotated[float, typer.Option(min=0, help="training time")] = 5.0,
+) -> None:
+    """Train on procedural scenes for some minutes, generate, measure: the whole way at a small size."""
+    _writable(out)
+
+    from dpsims import demo
+
+    demo.run(out, minutes)
+
+
+def _writable(folder: Path) -> Path:
+    """Make the folder and try to write there: better now than after hours. ValueError where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot write there ({error.strerror}); choose another --out") from error
+
+
+def main(args: list[str] | None = None) -> None:
+    """Entry point. What a user can mend is one line on stderr; exit code 2 for usage, 1 for the rest."""
+    args = sys.argv[1:] if args is None else args
+    try:
+        code = app(args or ["--help"], prog_name="dpsims", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _refuse("stopped", 130)
+    except Exception as error:
+        message = _message(error)
+        if message is None:
+            raise
+        code = _refuse(message, getattr(error, "exit_code", 1))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _message(error: Exception) -> str | None:
+    """What to tell the user, or None for an error that only a bug can cause."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, (ValueError, OSError)):
+        return str(error)
+    if type(error).__name__ == "SafetensorError":  # the disk is full, say; safetensors has no OSError for it
+        return str(error)
+    if type(error).__name__ == "OutOfMemoryError":
+        return "out of GPU memory; try a smaller --training.batch_size, --data.height or --data.width"
+    # typer's refusals: newer versions have a click of their own, so the method tells, not the class
+    return error.format_message() if hasattr(error, "format_message") else None  # pyright: ignore
+
+
+def _refuse(message: str, code: int) -> int:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""Every setting of a recipe, as dataclasses. A field's docstring is its help text on the command line.
+
+Standard library only, so that `dpsims --help` stays light. The recipe's sections are named as on the command
+line: `--training.batch_size 16` sets `Recipe.training.batch_size`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+_DERIVED = {"derived": True}  # filled in by `Recipe.resolved`, not by a user
+
+
+@dataclass
+class DataConfig:
+    source: Literal["folder", "camvid", "scenes"] = "folder"
+    """where pictures come from: a folder of your own, CamVid, or procedural scenes (nothing to download)"""
+    root: str | None = None
+    """folder of the data set (`dpsims train --data DIR` sets it); none for scenes"""
+    height: int = 256
+    """height in pixels that the model trains at"""
+    width: int = 256
+    """width in pixels that the model trains at"""
+    crop: float = 1.25
+    """largest random zoom of a training crop; 1 takes the whole picture, always"""
+    flip: bool = True
+    """mirror half of the training pairs left-right (switch off where left and right mean something)"""
+    workers: int = 0
+    """loader processes; 0 loads in the training process"""
+    cache_mb: int = 2048
+    """decoded pictures are kept in memory while the set is smaller than this; 0 decodes anew each time"""
+    size: int = 2000
+    """number of training scenes (source `scenes` only)"""
+
+
+@dataclass
+class BackboneConfig:
+    name: str = "convnext_large"
+    """frozen network of the discriminator: any timm name, squeezenet1_1, mobilenet_v2 or scenes_tiny"""
+    weights: str = "pretrained"
+    """`pretrained`, the path of a safetensors file, or `random` (for ablations)"""
+    scale: float = 1.0
+    """enlarge pictures by this factor before the backbone sees them (small pictures profit from 2)"""
+    levels: tuple[int, ...] = ()
+    """which feature levels to use, 0 the finest; none given takes all"""
+
+
+@dataclass
+class GeneratorConfig:
+    num_classes: int = field(default=0, metadata=_DERIVED)
+    """number of classes K; ids 0..K-1, and K stands for an unlabelled pixel"""
+    channels: tuple[int, ...] = (32, 64, 128, 256, 256, 256)
+    """channels of both pyramids from full resolution down, halving the size each time"""
+    attention_strides: tuple[int, ...] = (8, 16, 32)
+    """strides at which the label-map encoder has self-attention"""
+    attention_heads: int = 4
+    """heads of self- and cross-attention"""
+    noise_tokens: int = 8
+    """noise vectors per picture (or per region)"""
+    noise_channels: int = 64
+    """length of a noise vector"""
+    token_channels: int = 128
+    """length of a noise token after the mapping network"""
+    modulation_kernel: int = 3
+    """kernel size of the convolutions that predict gamma and beta"""
+    normalisation: Literal["batch", "instance", "pixel"] = "batch"
+    """parameter-free normalisation in front of each modulation"""
+
+
+@dataclass
+class DiscriminatorConfig:
+    num_classes: int = field(default=0, metadata=_DERIVED)
+    """number of classes K; the discriminator gives K+1 logits a pixel, index 0 is `fake`"""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig, metadata=_DERIVED)
+    """the frozen encoder"""
+    kind: Literal["dpsims", "oasis"] = "dpsims"
+    """`dpsims`: UNet on a frozen backbone; `oasis`: UNet trained from scratch (baseline)"""
+    nonlinearity: Literal["sigmoid", "tanh", "none"] = "sigmoid"
+    """contractive non-linearity on the backbone's features"""
+    conditioning: Literal["batch", "calibrated", "none"] = "batch"
+    """normalisation of the features: of this batch, measured once on real pictures, or none"""
+    channels: tuple[int, ...] = (32, 64, 128, 256, 256, 256)
+    """decoder channels from full resolution down, halving the size each time"""
+
+
+@dataclass
+class LossConfig:
+    focal_gamma: float = 2.0
+    """focal exponent; 0 gives cross-entropy"""
+    label_smoothing: float = 0.1
+    """one-sided smoothing of the discriminator's targets on real pictures"""
+    contrastive_weight: float = 1.0
+    """weight of the patch-level contrastive loss"""
+    contrastive_temperature: float = 0.3
+    """temperature of the contrastive loss"""
+    contrastive_places: int = 128
+    """random places a level that are compared"""
+    diversity_weight: float = 10.0
+    """weight of the diversity loss"""
+    diversity_threshold: float = 0.15
+    """distance of two pictures, relative to their noises' distance, above which they are diverse enough"""
+    diversity_fraction: float = 0.25
+    """share of a batch's label maps that are generated twice, with two noises, for the diversity loss"""
+
+
+@dataclass
+class TrainingConfig:
+    batch_size: int = 32
+    """pictures a step, over all processes"""
+    total_images: int = 5_000_000
+    """real pictures seen until training ends"""
+    max_minutes: float = 0.0
+    """also end after this many minutes of training time (over all resumes); 0 means no such limit"""
+    seed: int = 0
+    """everything random follows from it"""
+    generator_lr: float = 1e-4
+    """Adam's learning rate of the generator"""
+    discriminator_lr: float = 4e-4
+    """Adam's learning rate of the discriminator"""
+    ema_images: int = 32_000
+    """half-life of the generator's moving average, in pictures (shortened at the start)"""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """arithmetic of the forward passes"""
+    device: str = "auto"
+    """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1` ..."""
+    log_steps: int = 1
+    """steps between two rows of log.jsonl"""
+    grid_images: int = 20_000
+    """pictures between two sample grids"""
+    checkpoint_images: int = 50_000
+    """pictures between two checkpoints; each is measured on the validation split"""
+    keep: int = 3
+    """newest checkpoints kept, besides the best"""
+
+
+@dataclass
+class EvaluationConfig:
+    features: str = ""
+    """network of the Frechet distance, as NAME or NAME=WEIGHTS; empty takes the discriminator's backbone"""
+    validation_images: int = 200
+    """pictures of the validation split that a checkpoint is measured on"""
+
+
+@dataclass
+class Recipe:
+    data: DataConfig = field(default_factory=DataConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def resolved(self, num_classes: int) -> Recipe:
+        """A copy whose derived fields (number of classes, the discriminator's backbone) are filled in."""
+        generator = dataclasses.replace(self.generator, num_classes=num_classes)
+        discriminator = dataclasses.replace(
+            self.discriminator, num_classes=num_classes, backbone=self.backbone
+        )
+        return dataclasses.replace(self, generator=generator, discriminator=discriminator)
+
+
+def settable_fields(section: type) -> dict[str, Any]:
+    """Name -> type of the fields of a config class that a recipe or the command line may set."""
+    hints = get_type_hints(section)
+    return {f.name: hints[f.name] for f in dataclasses.fields(section) if not f.metadata.get("derived")}
+
+
+def from_dict(cls: type, values: dict[str, Any], path: str = "", where: str = "recipe") -> Any:
+    """Build a config dataclass from plain values; absent fields keep their defaults.
+
+    Raises ValueError for an unknown field or a value of the wrong type, naming `where`, the field and the
+    mend.
+    """
+    hints, kwargs = get_type_hints(cls), {}
+    for key, value in values.items():
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1)
+            hint = f"did you mean {path}{near[0]}?" if near else f"known: {', '.join(hints)}"
+            raise ValueError(f"{where}: unknown field {path}{key}; {hint}")
+        kwargs[key] = _convert(hints[key], value, path + key, where)
+    return cls(**kwargs)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain values (lists, not tuples) that YAML and JSON can hold."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        return [plain(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def _convert(kind: Any, value: Any, name: str, where: str) -> Any:
+    def refuse(wanted: str) -> ValueError:
+        return ValueError(f"{where}: {name}={value!r} should be {wanted}")
+
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise refuse("a section with fields")
+        return from_dict(typing.cast(type, kind), value, f"{name}.", where)
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):  # only `X | None` is used
+        inner = next(a for a in get_args(kind) if a is not type(None))
+        return None if value is None else _convert(inner, value, name, where)
+    if origin is Literal:
+        if value not in get_args(kind):
+            raise refuse("one of " + ", ".join(map(str, get_args(kind))))
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise refuse("a list of whole numbers, such as [1, 2]")
+        return tuple(_convert(get_args(kind)[0], v, name, where) for v in value)
+    if kind in (int, float) and isinstance(value, str):  # YAML reads 1e-4 and 1e6, without a dot, as text
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():  # YAML reads 1.0e+6 as a float
+        return int(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise refuse({int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind])
+    return value

@@ -1,0 +1,54 @@
+"""Feature vectors of whole pictures, by a frozen network, for distances between sets of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dpsims.evaluation.frechet import Moments
+
+
+class PooledFeatures:
+    """Picture -> the spatial mean of the coarsest level of a frozen backbone.
+
+    `name` goes into every report: a distance in this space is the "Frechet distance (NAME features)". It is a
+    FID only with the Inception network that FID is defined by.
+    """
+
+    def __init__(self, backbone: nn.Module, name: str) -> None:
+        self.backbone = backbone.eval()
+        self.name = name
+
+    @property
+    def title(self) -> str:
+        return f"Frechet distance ({self.name} features)"
+
+    @property
+    def device(self) -> torch.device:
+        return device_of(self.backbone)
+
+    @torch.no_grad()
+    def __call__(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Pictures in [-1, 1], on any device, -> float32 vectors on the network's device."""
+        device = self.device
+        # A bf16 training measures in float32 all the same: its figures compare with `dpsims evaluate`.
+        with torch.autocast(device.type, enabled=False):
+            level = self.backbone(image.to(device, torch.float32))[-1]
+        return level.mean(dim=(2, 3))
+
+    def collect(self, images: Iterable[Float[Tensor, "b 3 h w"]]) -> Moments:
+        """Moments of all pictures of a stream of batches; one batch is held at a time."""
+        moments = Moments()
+        for image in images:
+            moments.update(self(image))
+        return moments
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Device of a module's first parameter or buffer; the CPU where it has none."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        return tensor.device
+    return torch.device("cpu")

@@ -1,0 +1,110 @@
+"""The losses, as pure functions of tensors.
+
+Logits have K+1 channels a pixel: index 0 is `fake`, index k+1 is class k. Label maps hold classes 0..K-1
+and K for an unlabelled pixel, which no loss looks at. The shift by one between the two happens here and
+nowhere else. Sources: focal weighting, Lin et al. 2017, eq. 4; K+1-class GAN loss and class weights, OASIS
+(Schoenfeld et al. 2021, eq. 1-2); their combination with the contrastive and diversity terms, Berrada et
+al. 2024.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def class_weights(label: Int[Tensor, "b h w"], num_classes: int) -> Float[Tensor, "b h w"]:
+    """Weight of each pixel: w_c = labelled pixels / (classes present * pixels of c); 0 where unlabelled.
+
+    The weights of a batch add up to its labelled pixels, an equal share for each class that is present.
+    """
+    counts = torch.bincount(label.flatten(), minlength=num_classes + 1)[:num_classes].to(torch.float32)
+    present = (counts > 0).sum().clamp_min(1)
+    weight = torch.where(counts > 0, counts.sum() / (present * counts.clamp_min(1)), 0.0)
+    return F.pad(weight, (0, 1))[label]  # the last entry, 0, is the unlabelled pixel's
+
+
+def focal(
+    logits: Float[Tensor, "b c h w"], target: Int[Tensor, "b h w"], gamma: float
+) -> Float[Tensor, "b h w"]:
+    """FL(p, c) = -(1 - p_c)^gamma log p_c for each pixel; cross-entropy at gamma = 0."""
+    log_p = torch.gather(F.log_softmax(logits.float(), dim=1), 1, target[:, None])[:, 0]
+    if gamma == 0:
+        return -log_p
+    return -((-torch.expm1(log_p)).clamp_min(0) ** gamma) * log_p
+
+
+def real_loss(
+    logits: Float[Tensor, "b c h w"], label: Int[Tensor, "b h w"], gamma: float = 0.0, smoothing: float = 0.0
+) -> Float[Tensor, ""]:
+    """mean w_t FL(p, t+1) over labelled pixels: the discriminator's loss on real pictures, the generator's
+    on its own.
+
+    smoothing: share of the target that goes to `fake` instead (one-sided label smoothing, for the
+    discriminator only).
+    """
+    num_classes = logits.shape[1] - 1
+    weight = class_weights(label, num_classes)
+    labelled = label != num_classes
+    target = torch.where(labelled, label + 1, 0)
+    loss = focal(logits, target, gamma)
+    if smoothing:
+        loss = (1 - smoothing) * loss + smoothing * focal(logits, torch.zeros_like(target), gamma)
+    return (weight * loss).sum() / labelled.sum().clamp_min(1)
+
+
+def fake_loss(
+    logits: Float[Tensor, "b c h w"], label: Int[Tensor, "b h w"], gamma: float = 0.0
+) -> Float[Tensor, ""]:
+    """mean FL(p, 0) over labelled pixels: the discriminator's loss on generated pictures."""
+    labelled = label != logits.shape[1] - 1
+    loss = focal(logits, torch.zeros_like(label), gamma)
+    return (loss * labelled).sum() / labelled.sum().clamp_min(1)
+
+
+def contrastive_loss(
+    fake: list[Tensor],
+    real: list[Tensor],
+    places: int,
+    temperature: float,
+    rng: torch.Generator | None = None,
+) -> Float[Tensor, ""]:
+    """Patch-level InfoNCE between feature pyramids of generated and real pictures of the same label maps.
+
+    Query: the generated picture's feature at a place; positive: the real one's at the same place;
+    negatives: the real one's at other places of the same picture. fake, real: levels (b, c, h, w); `places`
+    random places a level.
+    """
+    terms = []
+    for f, r in zip(fake, real, strict=True):
+        count = f.shape[2] * f.shape[3]
+        if count < 2:
+            continue
+        chosen = torch.randperm(count, generator=rng)[:places].to(f.device)
+        query, key = (
+            F.normalize(rearrange(x.float(), "b c h w -> b (h w) c")[:, chosen], dim=2) for x in (f, r)
+        )
+        similarity = torch.einsum("bic,bjc->bij", query, key) / temperature
+        target = torch.arange(similarity.shape[1], device=f.device).expand(similarity.shape[0], -1)
+        terms.append(F.cross_entropy(similarity.flatten(0, 1), target.flatten()))
+    return torch.stack(terms).mean() if terms else torch.zeros(())
+
+
+def diversity_loss(
+    first: Float[Tensor, "b 3 h w"],
+    second: Float[Tensor, "b 3 h w"],
+    noise_first: Float[Tensor, "b n d"],
+    noise_second: Float[Tensor, "b n d"],
+    threshold: float,
+) -> Float[Tensor, ""]:
+    """max(0, threshold - d(G(z1, y), G(z2, y)) / d(z1, z2)), d the mean absolute difference, for pairs of
+    one label map.
+
+    The hinge cuts it off, so that it does not explode once pictures differ enough.
+    """
+    distance = (first - second).abs().float().mean((1, 2, 3))
+    noise_distance = (noise_first - noise_second).abs().mean((1, 2)).to(distance.device)
+    return F.relu(threshold - distance / noise_distance).mean()

@@ -1,0 +1,250 @@
+"""Measure models on a data set: what `dpsims evaluate` does, from sources, networks and a segmenter."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import torch
+from PIL import Image
+
+from dpsims.checkpoint import Model
+from dpsims.config import BackboneConfig, DataConfig, from_dict
+from dpsims.data import Batch, Split, fixed_batches, open_source, training_batches
+from dpsims.data.scenes import SCENES_SPACE
+from dpsims.evaluation import (
+    PooledFeatures,
+    RealReference,
+    Segmenter,
+    cached_segmenter,
+    contact_sheet,
+    evaluate,
+    measure_real,
+    rows_of,
+    segmenter_key,
+    text_table,
+    train_segmenter,
+)
+from dpsims.generating import png_bytes, write_whole
+from dpsims.models.backbones import load_backbone
+from dpsims.models.generator import Generator
+from dpsims.synthesis import Synthesizer, pick_device
+from dpsims.training.ema import reestimate_batchnorm
+
+SEGMENTER_BATCH = 16
+FEATURE_SIDE = 128  # smaller pictures are enlarged towards this before a named network sees them
+
+
+def feature_networks(
+    names: Sequence[str], size: tuple[int, int], about: dict[str, Any]
+) -> list[PooledFeatures]:
+    """Networks of the Frechet distances, each `NAME` or `NAME=WEIGHTS`; none: the discriminator's backbone.
+
+    size: (height, width) of the pictures; about: the model's notes, which name that backbone. Raises
+    ValueError as `load_backbone` does, and where the model does not say.
+    """
+    if not names:
+        if "backbone" not in about:
+            raise ValueError(
+                "the model does not name its backbone; say whose features to use: --features NAME=WEIGHTS"
+            )
+        config = from_dict(BackboneConfig, about["backbone"], where="model.json")
+        return [PooledFeatures(load_backbone(config), config.name)]
+    scale = min(
+        2.0, max(1.0, FEATURE_SIDE / min(size))
+    )  # of the pictures' size alone: comparable between models
+    networks = []
+    for name, _, weights in (text.partition("=") for text in names):
+        networks.append(
+            PooledFeatures(load_backbone(BackboneConfig(name, weights or "pretrained", scale)), name)
+        )
+    return networks
+
+
+class Bench:
+    """A data set at one size, with all that models are measured by on it; parts are made when first needed.
+
+    data: its height and width are the size; names: see `feature_networks`; segmenter: a file, or None for one
+    that is trained on the real training pictures (`segmenter_images` of them) and kept in the user's cache.
+    """
+
+    def __init__(
+        self,
+        data: DataConfig,
+        networks: Sequence[PooledFeatures],
+        *,
+        split: Split = "test",
+        segmenter: str | Path | None = None,
+        segmenter_images: int = 8000,
+        batch_size: int = 16,
+        device: str = "auto",
+    ) -> None:
+        self.data, self.networks, self.batch_size = data, list(networks), batch_size
+        self.device = pick_device(device)
+        for network in self.networks:
+            network.backbone.to(self.device)
+        self.real = open_source(data, split)
+        self.train = open_source(data, "train")
+        self.space = self.real.space
+        self._segmenter_file, self._segmenter_images = segmenter, segmenter_images
+
+    def batches_of(self, source: Any) -> Callable[[], Iterator[Batch]]:
+        return lambda: fixed_batches(source, self.data.height, self.data.width, self.batch_size)
+
+    @cached_property
+    def segmenter(self) -> Segmenter:
+        if self._segmenter_file is not None:
+            found = Segmenter.load(self._segmenter_file, device=self.device)
+            if found.num_classes != self.space.num_classes:
+                raise ValueError(
+                    f"{self._segmenter_file}: tells {found.num_classes} classes apart, the data has "
+                    f"{self.space.num_classes}; leave out --segmenter to have one trained"
+                )
+            return found
+        key = segmenter_key(self.train, self.data.height, self.data.width, self._segmenter_images, seed=0)
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        path = cache_folder() / f"segmenter-{digest}.safetensors"
+        return cached_segmenter(path, key, self._train_segmenter, self.device)[0]
+
+    def _train_segmenter(self) -> Segmenter:
+        say(f"training a segmenter on {self._segmenter_images} real pictures (once; it is kept)")
+        said = time.monotonic()
+
+        def progress(seen: int, loss: float) -> None:
+            nonlocal said
+            if time.monotonic() - said > 15:
+                said = time.monotonic()
+                say(f"  segmenter: {seen}/{self._segmenter_images} pictures, loss {loss:.3f}")
+
+        batches = training_batches(self.train, replace(self.data, workers=0), SEGMENTER_BATCH, seed=0)
+        return train_segmenter(
+            batches, self.space.num_classes, self._segmenter_images, device=self.device, progress=progress
+        )
+
+    @cached_property
+    def reference(self) -> RealReference:
+        """Real training pictures against the real pictures of the split."""
+        return measure_real(
+            self.batches_of(self.train),
+            self.batches_of(self.real),
+            space=self.space,
+            networks=self.networks,
+            segmenter=self.segmenter,
+        )
+
+    def measure(self, model: Synthesizer, seed: int = 0) -> dict[str, Any]:
+        """The report of `evaluation.evaluate`. Raises ValueError as `check` and `evaluate` do."""
+        self.check(model)
+        return evaluate(
+            model.generate,
+            self.batches_of(self.train),
+            self.batches_of(self.real),
+            space=self.space,
+            networks=self.networks,
+            segmenter=self.segmenter,
+            reference=self.reference,
+            seed=seed,
+        )
+
+    def check(self, model: Synthesizer) -> None:
+        """ValueError where the model's classes are not the data's, in the data's order."""
+        mine, theirs = ([n.casefold() for n in space.names] for space in (model.space, self.space))
+        if mine != theirs:
+            raise ValueError(
+                f"{self.real.name}: has the classes {', '.join(theirs)}, but the model was trained on "
+                f"{', '.join(mine)}"
+            )
+
+    def sheet(self, models: Sequence[Synthesizer], titles: Sequence[str], rows: int = 8) -> Image.Image:
+        """label map | real | a picture of each model, a row a map; the same model twice: another noise."""
+        size = (self.data.height, self.data.width)
+        label_rows = []
+        for image, label in fixed_batches(self.real, *size, 1, rows):
+            seeds = [sum(other is model for other in models[:i]) for i, model in enumerate(models)]
+            fakes = [
+                m.generate(label, seed, first=len(label_rows)) for m, seed in zip(models, seeds, strict=True)
+            ]
+            label_rows += rows_of(label, image, fakes, self.space.palette)
+        return contact_sheet(label_rows, ["label map", "real", *titles])
+
+    def untrained(self, model: Synthesizer) -> Synthesizer:
+        """A generator like the model's with random weights, its BatchNorm measured as a trained one's is."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            generator = Generator(model.generator.config).eval().requires_grad_(False)
+        labels = (b.label for b in fixed_batches(self.train, self.data.height, self.data.width, 16, 256))
+        generator = reestimate_batchnorm(generator, labels)
+        return Synthesizer(Model(generator, model.space, *model.size, about={}), str(self.device))
+
+
+def evaluate_model(
+    path: str | Path,
+    data: str | None = None,
+    *,
+    split: str = "test",
+    features: Sequence[str] = (),
+    segmenter: str | Path | None = None,
+    segmenter_images: int = 8000,
+    json_file: Path | None = None,
+    grid: Path | None = None,
+    untrained: bool = False,
+    seed: int = 0,
+    batch_size: int = 16,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Measure a model on a folder of pairs (none: a model of scenes, on scenes) and print the table.
+
+    Returns the report, and writes it to `json_file`; a contact sheet goes to `grid`. Raises ValueError for a
+    model or data that cannot be read or do not belong together.
+    """
+    if split not in get_args(Split):
+        raise ValueError(f"split={split!r}: use one of {', '.join(get_args(Split))}")
+    model = Synthesizer.load(path, device)
+    if data is None and model.space != SCENES_SPACE:
+        raise ValueError(
+            "the model was not trained on scenes: give real pictures to compare with, --data DIR"
+        )
+    source = DataConfig("scenes" if data is None else "folder", data, *model.size)
+    bench = Bench(
+        source,
+        feature_networks(features, model.size, model.about),
+        split=cast(Split, split),
+        segmenter=segmenter,
+        segmenter_images=segmenter_images,
+        batch_size=batch_size,
+        device=device,
+    )
+    bench.check(model)
+    report = {
+        "model": str(path),
+        "data": bench.real.name,
+        "size": list(model.size),
+        **bench.measure(model, seed),
+    }
+    columns = {"generated": report}
+    if untrained:
+        report["untrained"] = columns["untrained"] = bench.measure(bench.untrained(model), seed)
+    print(text_table({**columns, "real": report["real"]}))
+    if json_file is not None:
+        write_whole(json_file, json.dumps(report, indent=1).encode())
+    if grid is not None:
+        write_whole(grid, png_bytes(bench.sheet([model, model], ["generated", "other noise"])))
+    return report
+
+
+def cache_folder() -> Path:
+    """Where trained segmenters are kept: $XDG_CACHE_HOME/dpsims, or ~/.cache/dpsims."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "dpsims"
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,175 @@
+"""Building blocks that generator and discriminator share. Sizes that are no multiple of anything are fine
+everywhere: halving rounds up, doubling crops to the size that is wanted.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+SLOPE = 0.2  # of every LeakyReLU
+
+
+class RegionTokens(NamedTuple):
+    """Noise tokens per region of the plane: tokens (b, r*n, d), n for each of r regions; region ids (b, h,
+    w)."""
+
+    tokens: Tensor
+    region: Tensor
+    regions: int
+
+
+def upsample_to(x: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Tensor, "b c H W"]:
+    """Nearest x2 upsampling, cropped to `size` where that is odd."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")[..., : size[0], : size[1]]
+
+
+def downsample_ids(ids: Int[Tensor, "b h w"], size: tuple[int, int]) -> Int[Tensor, "b H W"]:
+    """Nearest down-sampling of integer maps (the pixel under each cell's centre), without a float round
+    trip."""
+    rows, columns = (
+        ((torch.arange(n, device=ids.device) + 0.5) * (full / n)).long().clamp_(max=full - 1)
+        for n, full in zip(size, ids.shape[-2:], strict=True)
+    )
+    return ids[:, rows[:, None], columns]
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(next(g for g in (8, 4, 2, 1) if channels % g == 0), channels)
+
+
+class EncoderBlock(nn.Module):
+    """Residual block of the label-map encoder; halves the size. Channels `inputs` -> `outputs`."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.norm1 = group_norm(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
+        self.norm2 = group_norm(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d H W"]:
+        h = self.conv1(F.leaky_relu(self.norm1(x), SLOPE))
+        h = self.conv2(F.leaky_relu(self.norm2(h), SLOPE))
+        return h + self.shortcut(F.avg_pool2d(x, 2, ceil_mode=True))
+
+
+class DecoderBlock(nn.Module):
+    """Residual block of the discriminators: spectral norm, LeakyReLU, no normalisation. Keeps the size."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1 = spectral_norm(nn.Conv2d(inputs, outputs, 3, padding=1))
+        self.conv2 = spectral_norm(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.shortcut = spectral_norm(nn.Conv2d(inputs, outputs, 1, bias=False))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        h = self.conv1(F.leaky_relu(x, SLOPE))
+        return self.shortcut(x) + self.conv2(F.leaky_relu(h, SLOPE))
+
+
+class SelfAttention(nn.Module):
+    """Residual multi-head self-attention over the pixels of a small feature map."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        height, width = x.shape[-2:]
+        pattern = "b (three m d) h w -> three b m (h w) d"
+        q, k, v = rearrange(self.qkv(self.norm(x)), pattern, three=3, m=self.heads)
+        h = F.scaled_dot_product_attention(q, k, v)
+        return x + self.out(rearrange(h, "b m (h w) d -> b (m d) h w", h=height, w=width))
+
+
+class NoiseCrossAttention(nn.Module):
+    """Injects noise tokens into label features: queries from the pixels, keys and values from the tokens.
+
+    g = h + Attn(q(h), k(w), v(w)) (method: cross-attention noise injection). With `RegionTokens` a pixel
+    attends only to the tokens of its own region, so that one region's noise leaves the others' features
+    untouched.
+    """
+
+    def __init__(self, channels: int, token_channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = group_norm(channels)
+        self.query = nn.Conv2d(channels, channels, 1)
+        self.key_value = nn.Linear(token_channels, 2 * channels)
+        self.out = nn.Conv2d(channels, channels, 1)
+        nn.init.xavier_normal_(self.key_value.weight)
+        nn.init.xavier_normal_(self.out.weight)
+
+    def forward(
+        self, h: Float[Tensor, "b c h w"], tokens: Float[Tensor, "b n d"] | RegionTokens
+    ) -> Float[Tensor, "b c h w"]:
+        height, width = h.shape[-2:]
+        mask = None
+        if isinstance(tokens, RegionTokens):
+            tokens, region, regions = tokens
+            owner = torch.arange(regions, device=h.device).repeat_interleave(tokens.shape[1] // regions)
+            cells = downsample_ids(region, (height, width)).flatten(1)
+            mask = (cells[:, :, None] == owner)[:, None]  # b 1 (h w) n
+        q = rearrange(self.query(self.norm(h)), "b (m d) h w -> b m (h w) d", m=self.heads)
+        k, v = rearrange(self.key_value(tokens), "b n (two m d) -> two b m n d", two=2, m=self.heads)
+        a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return h + self.out(rearrange(a, "b m (h w) d -> b (m d) h w", h=height, w=width))
+
+
+class PixelNorm(nn.Module):
+    """Every pixel's channel vector scaled to root mean square 1 (Karras et al. 2018)."""
+
+    def forward(self, x: Float[Tensor, "b c ..."]) -> Float[Tensor, "b c ..."]:
+        return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
+
+
+class SpatiallyAdaptiveNorm(nn.Module):
+    """Parameter-free normalisation, modulated per pixel by gamma and beta from a guide (Park et al. 2019,
+    SPADE)."""
+
+    def __init__(self, channels: int, guide_channels: int, kernel: int, normalisation: str) -> None:
+        super().__init__()
+        self.norm = NORMALISATIONS[normalisation](channels)
+        self.modulation = nn.Conv2d(guide_channels, 2 * channels, kernel, padding=kernel // 2)
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], guide: Float[Tensor, "b g h w"]
+    ) -> Float[Tensor, "b c h w"]:
+        gamma, beta = self.modulation(guide).chunk(2, dim=1)
+        return torch.addcmul(beta, self.norm(x), 1 + gamma)
+
+
+class ModulatedBlock(nn.Module):
+    """Residual block of the image network at one scale, both convolutions behind a modulated
+    normalisation."""
+
+    def __init__(self, channels: int, guide_channels: int, kernel: int, normalisation: str) -> None:
+        super().__init__()
+        self.norm1 = SpatiallyAdaptiveNorm(channels, guide_channels, kernel, normalisation)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm2 = SpatiallyAdaptiveNorm(channels, guide_channels, kernel, normalisation)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], guide: Float[Tensor, "b g h w"]
+    ) -> Float[Tensor, "b c h w"]:
+        h = self.conv1(F.leaky_relu(self.norm1(x, guide), SLOPE))
+        return x + self.conv2(F.leaky_relu(self.norm2(h, guide), SLOPE))
+
+
+NORMALISATIONS = {
+    "batch": lambda channels: nn.BatchNorm2d(channels, affine=False),
+    "instance": lambda channels: nn.InstanceNorm2d(channels),
+    "pixel": lambda channels: PixelNorm(),
+}

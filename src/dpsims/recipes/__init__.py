@@ -1,0 +1,82 @@
+"""Recipes: one YAML file per experiment, found by name, with changes on top.
+
+A recipe names only what differs from the defaults in `config.py`; its `about` says what it needs, what it
+cost and what it scored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dpsims.config import Recipe, from_dict, settable_fields
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes inside the package."""
+    return sorted(
+        f.name.removesuffix(".yaml") for f in resources.files(__name__).iterdir() if f.name.endswith(".yaml")
+    )
+
+
+def load_recipe(recipe: str | Path, changes: dict[str, dict[str, Any]] | None = None) -> Recipe:
+    """The recipe of that name, or in a YAML file, with `changes` (section -> field -> value) on top.
+
+    Raises ValueError where there is no such recipe, or for a field or value that does not fit, naming it and
+    the mend.
+    """
+    values, where = _read(recipe)
+    values.pop("about", None)
+    _refuse_derived(values, where)
+    _refuse_derived(changes or {}, "command line")
+    _ = from_dict(Recipe, values, where=where)  # on its own first: an error names the file it stands in
+    for section, fields in (changes or {}).items():
+        _ = from_dict(Recipe, {section: fields}, where="command line")
+        values[section] = {**values.get(section, {}), **fields}
+    return from_dict(Recipe, values, where=where)
+
+
+def _read(recipe: str | Path) -> tuple[dict[str, Any], str]:
+    name = str(recipe)
+    if name in recipe_names():
+        text, where = (
+            resources.files(__name__).joinpath(f"{name}.yaml").read_text(encoding="utf-8"),
+            f"recipe {name}",
+        )
+    elif Path(name).suffix in (".yaml", ".yml"):
+        try:
+            text, where = Path(name).read_text(encoding="utf-8"), name
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"{name}: the recipe cannot be read ({getattr(error, 'strerror', error)})"
+            ) from error
+    else:
+        near = difflib.get_close_matches(name, recipe_names(), n=1)
+        hint = (
+            f"did you mean {near[0]}?"
+            if near
+            else f"known: {', '.join(recipe_names())}, or a file ending in .yaml"
+        )
+        raise ValueError(f"unknown recipe {name!r}; {hint}")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where}: is not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{where}: should hold sections such as `data:` and `training:`")
+    return values, where
+
+
+def _refuse_derived(values: dict[str, Any], where: str) -> None:
+    for section, kind in settable_fields(Recipe).items():
+        fields = values.get(section)
+        derived = {f.name for f in dataclasses.fields(kind)} - settable_fields(kind).keys()
+        for name in derived & fields.keys() if isinstance(fields, dict) else ():
+            raise ValueError(
+                f"{where}: {section}.{name} follows from the data and the backbone; leave it out"
+            )

@@ -1,0 +1,53 @@
+"""Exponential moving average of the generator.
+
+BatchNorm's running statistics are averaged along, which serves the sample grids; before a generator is
+measured or saved for use, `reestimate_batchnorm` measures them anew for the averaged weights, since
+statistics of other weights do not fit.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from dpsims.models.generator import Generator
+
+
+class GeneratorAverage:
+    """Holds `average`, a copy of the generator in eval mode that follows it."""
+
+    def __init__(self, generator: Generator, half_life: float) -> None:
+        self.average = copy.deepcopy(generator).eval().requires_grad_(False)
+        self.half_life = half_life
+
+    @torch.no_grad()
+    def update(self, generator: Generator, batch_size: int, images_seen: int) -> None:
+        # at the start a shorter half-life, or the untrained weights would linger (as StyleGAN2-ADA ramps it)
+        half_life = min(self.half_life, max(0.05 * images_seen, 1e-8))
+        keep = 0.5 ** (batch_size / half_life)
+        theirs = generator.state_dict()
+        averaged = [(m, theirs[k]) for k, m in self.average.state_dict().items() if m.is_floating_point()]
+        for mine, new in averaged:
+            mine.lerp_(new, 1 - keep)
+
+
+@torch.no_grad()
+def reestimate_batchnorm(generator: Generator, labels: Iterable[Tensor], seed: int = 0) -> Generator:
+    """A copy of `generator` (eval mode) whose BatchNorm statistics are those of its own activations on
+    `labels`.
+
+    Each batch counts alike. Generators without BatchNorm are copied as they are.
+    """
+    measured = copy.deepcopy(generator)
+    norms = [m for m in measured.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch: cumulative average
+        norm.train()
+    rng = torch.Generator().manual_seed(seed)
+    for label in labels if norms else ():
+        measured(label, measured.sample_noise(label.shape[0], rng))
+    return measured.eval()

@@ -1,0 +1,121 @@
+"""What a run writes while it trains: log.jsonl, TensorBoard, a progress line, and the checks that stop a
+broken run."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+PLAIN_SECONDS = 30  # between two lines where there is no terminal
+HISTORY = 400  # logged steps that the health check looks back on
+
+
+class TrainingStopped(ValueError):
+    """The run is broken and going on would waste time; the message says what to try."""
+
+
+class Health:
+    """Stops a run whose losses are no numbers, or whose discriminator has won for good."""
+
+    def __init__(self) -> None:
+        self.certain: deque[bool] = deque(maxlen=HISTORY)
+
+    def check(self, row: dict[str, Any]) -> None:
+        broken = [k for k, v in row.items() if "loss" in k and not math.isfinite(v)]
+        if broken:
+            raise TrainingStopped(
+                f"{broken[0]} is {row[broken[0]]} after {row['images']} pictures: the run diverged; the "
+                "checkpoint before it is kept. Try half of training.generator_lr and "
+                "training.discriminator_lr, or training.precision fp32"
+            )
+        self.certain.append(row["fake_probability"] > 0.999 and row["real_accuracy"] > 0.99)
+        if len(self.certain) == HISTORY and all(self.certain):
+            raise TrainingStopped(
+                f"the discriminator has been sure of every pixel for {HISTORY} logged steps "
+                f"({row['images']} pictures): the generator learns nothing more. Try a lower "
+                "training.discriminator_lr, a higher losses.label_smoothing, or more varied data (data.crop, data.flip)"
+            )
+
+
+class Logger:
+    """log.jsonl (a row per logged step), TensorBoard, and progress with images/s and time left on the
+    terminal."""
+
+    def __init__(self, run: Path, images_seen: int, total_images: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        # line-buffered: what a killed run has done stays readable
+        self.file = (run / "log.jsonl").open("a", buffering=1, encoding="utf-8")
+        self.board = SummaryWriter(run / "tensorboard", purge_step=images_seen)
+        self.images_seen, self.total_images = images_seen, total_images
+        self.started, self.first, self.printed = time.monotonic(), images_seen, time.monotonic()
+        self.console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+        )
+        self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.task = self.progress.add_task("training", total=total_images, completed=images_seen, speed="")
+        self.progress.start()
+
+    def row(self, row: dict[str, Any]) -> None:
+        self.file.write(json.dumps(row) + "\n")
+        images = row["images"]
+        for name, value in row.items():
+            if isinstance(value, float):
+                self.board.add_scalar(name, value, images)
+        speed = (images - self.first) / max(time.monotonic() - self.started, 1e-9)
+        self.progress.update(
+            self.task, completed=images, speed=f"{images}/{self.total_images} {speed:.1f} images/s"
+        )
+        if self.progress.disable and time.monotonic() - self.printed > PLAIN_SECONDS:
+            self.printed = time.monotonic()
+            left = (self.total_images - images) / max(speed, 1e-9) / 60
+            losses = " ".join(f"{k.removeprefix('loss_')} {v:.3f}" for k, v in row.items() if "loss" in k)
+            self.say(
+                f"{images}/{self.total_images} images, {speed:.1f} images/s, {left:.0f} min left: {losses}"
+            )
+
+    def validation(self, images: int, seconds: float, figures: dict[str, float]) -> None:
+        self.file.write(json.dumps({"images": images, "seconds": seconds, "validation": figures}) + "\n")
+        for name, value in figures.items():
+            self.board.add_scalar(f"validation/{name}", value, images)
+        self.say(f"{images} images, validation: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
+
+    def say(self, text: str) -> None:
+        self.progress.console.print(text, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        self.progress.stop()
+        self.file.close()
+        self.board.close()
+        sys.stderr.flush()
+
+
+def forget_after(run: Path, images_seen: int) -> None:
+    """Drop the rows of log.jsonl that a stopped run wrote after its last checkpoint, and a half-written
+    last one."""
+    file = run / "log.jsonl"
+    if not file.exists():
+        return
+    kept = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if row["images"] <= images_seen:
+            kept.append(line + "\n")
+    partial = file.with_suffix(".partial")
+    partial.write_text("".join(kept), encoding="utf-8")
+    partial.replace(file)

@@ -1,0 +1,285 @@
+"""`train`: one linear loop. A stopped run goes on with the very same command.
+
+Everything random follows from (seed, pictures seen): the data's order and crops, the noise. So a resumed
+run needs no saved generator states, and on the CPU its losses are those of a run never stopped, to the bit.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor
+
+from dpsims import checkpoint
+from dpsims.config import BackboneConfig, Recipe, to_dict
+from dpsims.data import Batch, Source, fixed_batches, open_source, training_batches
+from dpsims.evaluation.features import PooledFeatures
+from dpsims.evaluation.report import grid
+from dpsims.evaluation.run import validate
+from dpsims.models.backbones import load_backbone
+from dpsims.models.discriminator import build_discriminator
+from dpsims.models.generator import Generator
+from dpsims.synthesis import Synthesizer, pick_device
+from dpsims.training.ema import GeneratorAverage, reestimate_batchnorm
+from dpsims.training.log import Health, Logger, forget_after
+from dpsims.training.steps import discriminator_step, generator_step, real_features
+
+BATCHNORM_IMAGES = 256  # label maps that BatchNorm's statistics are measured on
+CALIBRATION_IMAGES = 256
+GRID_ROWS = 6
+EVALUATION_BATCH = 16
+# a resumed run may change these; with any other change it would be another run
+MAY_CHANGE = {
+    "total_images", "max_minutes", "keep", "grid_images", "checkpoint_images", "log_steps", "device",
+    "workers", "cache_mb", "root", "validation_images", "features", "weights",
+}  # fmt: skip
+
+
+def train(recipe: Recipe, out: str | Path) -> Path:
+    """Train as `recipe` says, in the folder `out`; gives that folder. Called again, it goes on where it
+    stopped.
+
+    Raises ValueError for settings or data that do not fit, for an `out` that holds another run, and
+    (TrainingStopped) for a run that diverged.
+    """
+    run = Path(out)
+    source, validation = open_source(recipe.data, "train"), open_source(recipe.data, "val")
+    recipe = recipe.resolved(source.space.num_classes)
+    settings = recipe.training
+    device = pick_device(settings.device)
+    newest = claim_run(run, recipe)
+
+    # --- models: the generator first, so that its weights depend on the seed alone
+    torch.manual_seed(settings.seed)
+    generator = Generator(recipe.generator).to(memory_format=torch.channels_last).to(device)
+    backbone = load_backbone(recipe.backbone).to(device)
+    torch.manual_seed(settings.seed + 1)
+    discriminator = build_discriminator(recipe.discriminator, backbone)
+    discriminator.to(memory_format=torch.channels_last).to(device).train()
+    average = GeneratorAverage(generator, settings.ema_images)
+    trained = [p for n, p in discriminator.named_parameters() if not n.startswith("backbone.")]
+    optimizers = {
+        "generator": torch.optim.Adam(generator.parameters(), settings.generator_lr, betas=(0.0, 0.99)),
+        "discriminator": torch.optim.Adam(trained, settings.discriminator_lr, betas=(0.0, 0.99)),
+    }
+    features = evaluation_features(recipe, backbone, device)
+
+    # --- where we are
+    images_seen, seconds_before = 0, 0.0
+    if newest is not None:
+        state = checkpoint.read_json(newest / "state.json")
+        images_seen, seconds_before = state["images_seen"], state["seconds"]
+        load_training(newest, generator, average, discriminator)
+        checkpoint.load_optimizers(newest, optimizers)
+    else:
+        discriminator.calibrate(b.image for b in whole_pictures(source, recipe, device, CALIBRATION_IMAGES))
+    forget_after(run, images_seen)
+    shown = recipe.evaluation.validation_images
+    real_moments = features.collect(b.image for b in whole_pictures(validation, recipe, device, shown))
+
+    log = Logger(run, images_seen, settings.total_images)
+    if newest is not None:
+        log.say(f"going on from {newest} ({images_seen} images)")
+    batches = training_batches(source, recipe.data, settings.batch_size, settings.seed, images_seen)
+    health, started, stop = Health(), time.monotonic(), _StopOnSignal()
+    saved_at = images_seen
+
+    def save() -> None:
+        labels = (b.label for b in whole_pictures(source, recipe, device, BATCHNORM_IMAGES))
+        seconds = seconds_before + time.monotonic() - started
+        model = checkpoint.Model(
+            reestimate_batchnorm(average.average, labels),
+            source.space,
+            recipe.data.height,
+            recipe.data.width,
+            about_model(recipe, source, images_seen),
+        )
+        figures = validate(
+            Synthesizer(model, str(device)).generate,
+            lambda: whole_pictures(validation, recipe, torch.device("cpu"), shown),
+            features,
+            real_moments,
+        )
+        log.validation(images_seen, seconds, figures)
+        state = {"images_seen": images_seen, "seconds": seconds, "validation": figures}
+        training = training_tensors(generator, average, discriminator)
+        checkpoint.save_checkpoint(run, state, model, training, optimizers, settings.keep)
+
+    try:
+        while images_seen < settings.total_images and not stop.asked:
+            minutes = (seconds_before + time.monotonic() - started) / 60
+            if settings.max_minutes and minutes >= settings.max_minutes:
+                break
+            batch = _to(next(batches), device)
+            rng = torch.Generator().manual_seed(settings.seed * 1_000_003 + images_seen)
+            of_real = real_features(discriminator, batch, settings.precision)
+            terms, fakes = generator_step(
+                generator, discriminator, optimizers["generator"], batch, of_real, recipe.losses,
+                settings.precision, rng,
+            )  # fmt: skip
+            more, measures = discriminator_step(
+                discriminator,
+                optimizers["discriminator"],
+                batch,
+                of_real,
+                fakes,
+                recipe.losses,
+                settings.precision,
+            )
+            images_seen += settings.batch_size
+            average.update(generator, settings.batch_size, images_seen)
+
+            if (images_seen // settings.batch_size) % settings.log_steps == 0:
+                row: dict[str, Any] = {"images": images_seen, "seconds": round(minutes * 60, 3)}
+                row |= {f"loss_{k}": float(v) for k, v in {**terms, **more}.items()}
+                row |= {k: float(v) for k, v in measures.items()}
+                health.check(row)
+                log.row(row)
+            if _due(images_seen, settings.batch_size, settings.grid_images):
+                save_grid(run, images_seen, average.average, validation, recipe)
+            if _due(images_seen, settings.batch_size, settings.checkpoint_images):
+                save()
+                saved_at = images_seen
+        if images_seen > saved_at:
+            save_grid(run, images_seen, average.average, validation, recipe)
+            save()
+    finally:
+        stop.restore()
+        log.close()
+    if stop.asked:
+        raise KeyboardInterrupt
+    return run
+
+
+def claim_run(run: Path, recipe: Recipe) -> Path | None:
+    """Make the run's folder, or see that it holds this very run; gives the newest checkpoint to go on from.
+
+    Raises ValueError where it holds a run with other settings, or cannot be written.
+    """
+    file = run / "recipe.yaml"
+    try:
+        (run / "grids").mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            partial = file.with_suffix(".partial")
+            partial.write_text(yaml.safe_dump(to_dict(recipe), sort_keys=False), encoding="utf-8")
+            partial.replace(file)
+    except OSError as error:
+        raise ValueError(f"{run}: cannot be written ({error.strerror}); choose another --out") from error
+    before, now = _flat(yaml.safe_load(file.read_text(encoding="utf-8"))), _flat(to_dict(recipe))
+    changed = [k for k in now if before.get(k) != now[k] and k.split(".")[-1] not in MAY_CHANGE]
+    if changed:
+        k = changed[0]
+        raise ValueError(f"{run}: holds a run with {k}={before.get(k)}, not {now[k]}; choose another --out")
+    found = checkpoint.checkpoints(run)
+    return found[-1] if found else None
+
+
+def training_tensors(
+    generator: Generator, average: GeneratorAverage, discriminator: Any
+) -> dict[str, Tensor]:
+    parts = {
+        "generator": generator.state_dict(),
+        "average": average.average.state_dict(),
+        "discriminator": discriminator.trained_state(),
+    }
+    return {f"{part}/{k}": v for part, state in parts.items() for k, v in state.items()}
+
+
+def load_training(folder: Path, generator: Generator, average: GeneratorAverage, discriminator: Any) -> None:
+    parts: dict[str, dict[str, Tensor]] = {"generator": {}, "average": {}, "discriminator": {}}
+    for key, tensor in checkpoint.load_tensors(folder / "training.safetensors").items():
+        part, _, name = key.partition("/")
+        parts[part][name] = tensor
+    generator.load_state_dict(parts["generator"])
+    average.average.load_state_dict(parts["average"])
+    discriminator.load_trained_state(parts["discriminator"])
+
+
+def evaluation_features(recipe: Recipe, backbone: Any, device: torch.device) -> PooledFeatures:
+    """The network that checkpoints are compared by: the discriminator's own backbone where no other is
+    named."""
+    if not recipe.evaluation.features:
+        return PooledFeatures(backbone, recipe.backbone.name)
+    name, _, weights = recipe.evaluation.features.partition("=")
+    other = load_backbone(BackboneConfig(name, weights or "pretrained", recipe.backbone.scale))
+    return PooledFeatures(other.to(device), name)
+
+
+def about_model(recipe: Recipe, source: Source, images_seen: int) -> dict[str, Any]:
+    return {
+        "images_seen": images_seen,
+        "data": source.name,
+        "backbone": to_dict(recipe.backbone),
+        "weights": "exponential moving average; BatchNorm statistics re-estimated on training label maps",
+    }
+
+
+def save_grid(run: Path, images_seen: int, generator: Generator, source: Source, recipe: Recipe) -> None:
+    """Label map | real | two generated with different noise, of a few fixed validation maps."""
+    batch = next(fixed_batches(source, *_size(recipe), GRID_ROWS, GRID_ROWS))
+    device = next(generator.parameters()).device
+    with torch.inference_mode():
+        fakes = [
+            generator(
+                batch.label.to(device),
+                generator.sample_noise(len(batch.label), torch.Generator().manual_seed(i)),
+            )
+            for i in range(2)
+        ]
+    picture = grid(batch.label, batch.image, [f.float().cpu() for f in fakes], source.space.palette)
+    Image.fromarray(picture).save(run / "grids" / f"{images_seen:08d}.png")
+
+
+def _size(recipe: Recipe) -> tuple[int, int]:
+    return recipe.data.height, recipe.data.width
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    image = batch.image.to(device, non_blocking=True, memory_format=torch.channels_last)
+    return Batch(image, batch.label.to(device, non_blocking=True))
+
+
+def whole_pictures(source: Source, recipe: Recipe, device: torch.device, limit: int) -> Iterator[Batch]:
+    """Up to `limit` evenly spaced pairs, not augmented, at the training size."""
+    return (_to(b, device) for b in fixed_batches(source, *_size(recipe), EVALUATION_BATCH, limit))
+
+
+def _due(images_seen: int, batch_size: int, every: int) -> bool:
+    return images_seen // every > (images_seen - batch_size) // every
+
+
+def _flat(values: dict[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for k, v in values.items():
+        flat |= _flat(v, f"{path}{k}.") if isinstance(v, dict) else {path + k: v}
+    return flat
+
+
+class _StopOnSignal:
+    """Ctrl-C or SIGTERM ends the run after the current step, with a checkpoint; a second one ends it at
+    once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.before: dict[int, Any] = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self.before[number] = signal.signal(number, self._ask)
+            except ValueError:  # not in the main thread: whoever started us handles signals
+                return
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def restore(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,273 @@
+"""Features, diversity, the evaluation protocol and its reports: known answers, and figures that repeat."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dpsims.data import Batch
+from dpsims.evaluation import (
+    PairwiseDiversity,
+    PooledFeatures,
+    RealDiversity,
+    contact_sheet,
+    evaluate,
+    grid,
+    measure_real,
+    rows_of,
+    summary,
+    text_table,
+    validate,
+)
+from dpsims.evaluation.segmentation import Segmenter
+from dpsims.labels import LabelSpace
+
+SPACE = LabelSpace(("sky", "road", "car"), ((0, 0, 255), (90, 90, 90), (255, 0, 0)), (0, 1, 2), ignore_id=9)
+
+
+class TinyBackbone(nn.Module):
+    """Two levels: the picture itself, and 6 channels at stride 4."""
+
+    channels = (3, 6)
+    strides = (1, 4)
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        weight = torch.randn(6, 3, 4, 4, generator=generator) / 4
+        self.weight = nn.Parameter(weight, requires_grad=False)
+
+    def forward(self, image):
+        return [image, torch.relu(nn.functional.conv2d(image, self.weight, stride=4))]
+
+
+def network(name="tiny"):
+    return PooledFeatures(TinyBackbone(), name)
+
+
+def painter(noise=0.3):
+    """A model: each class has its colour, plus noise that depends on (seed, i) alone."""
+    colors = torch.tensor([[0.1, 0.3, 0.9], [-0.2, -0.2, -0.2], [0.8, -0.7, -0.6], [0, 0, 0]])
+
+    def generate(label, seed):
+        image = colors[label].movedim(-1, 1)
+        for i in range(len(label)):
+            generator = torch.Generator().manual_seed(seed + i)
+            image[i] += noise * torch.randn(3, 1, 1, generator=generator)
+        return image.clamp(-1, 1)
+
+    return generate
+
+
+def split(count, seed, batch=4):
+    """A pass over `count` pictures whose maps are blocks of classes."""
+    generator = torch.Generator().manual_seed(seed)
+    label = (
+        torch.randint(0, 4, (count, 2, 3), generator=generator)
+        .repeat_interleave(8, 1)
+        .repeat_interleave(8, 2)
+    )
+    image = painter(0.2)(label, 1000 + seed)
+    return lambda: (Batch(image[i : i + batch], label[i : i + batch]) for i in range(0, count, batch))
+
+
+def run(generate, **options):
+    settings = {"space": SPACE, "networks": [network()], "segmenter": None, "diversity_maps": 6, **options}
+    return evaluate(generate, split(13, 1), split(10, 2), **settings)
+
+
+# ---------------------------------------------------------------- features and diversity
+
+
+def test_pooled_features_are_the_mean_of_the_coarsest_level():
+    image = torch.rand(3, 3, 8, 12) * 2 - 1
+    image.requires_grad_()
+    features = network()(image)
+    np.testing.assert_allclose(features, TinyBackbone()(image)[-1].mean((2, 3)).detach(), rtol=1e-6)
+    assert features.dtype == torch.float32 and not features.requires_grad
+    assert network().collect([image, image]).count == 6
+    assert network("squeezenet1_1").title == "Frechet distance (squeezenet1_1 features)"
+
+
+def test_features_are_float32_within_a_bf16_training():
+    image = torch.rand(2, 3, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = network()(image)
+    assert torch.equal(inside, network()(image))
+
+
+def test_diversity_by_hand_and_zero_for_ignored_noise():
+    black, grey = torch.full((2, 3, 8, 8), -1.0), torch.zeros(2, 3, 8, 8)
+    diversity = PairwiseDiversity([network()])
+    diversity.update([black, grey, black])
+    assert diversity.report()["diversity"] == pytest.approx(2 / 3)  # distances 1, 0, 1
+    same = PairwiseDiversity([network()])
+    same.update([torch.rand(2, 3, 8, 8)] * 2)
+    assert same.report() == {"diversity": 0.0, "diversity_features": {"tiny": 0.0}}
+    assert PairwiseDiversity([]).report()["diversity"] is None
+    with pytest.raises(ValueError, match="2 samples"):
+        same.update([black])
+
+
+def test_real_diversity_compares_pixels_of_one_class_only():
+    image = torch.zeros(2, 3, 4, 4)
+    image[1] = 0.5
+    image[1, :, 2:] = 1.0  # another class there, and unlabelled in both below: neither may count
+    label = torch.zeros(2, 4, 4, dtype=torch.int64)
+    label[1, 2] = 1
+    label[:, 3] = 3
+    real = RealDiversity([], ignore_index=3)
+    real.update(image, label)
+    assert real.report()["diversity"] == pytest.approx(0.5)
+
+
+def test_real_diversity_keeps_a_bounded_sample():
+    real = RealDiversity([network()], ignore_index=3, capacity=5)
+    for image, label in split(23, 0)():
+        real.update(image, label)
+    assert len(real._kept) == 5
+    assert real.report()["diversity"] > 0.01
+
+
+# ---------------------------------------------------------------- the protocol
+
+
+def test_evaluate_reports_every_figure_and_repeats():
+    segmenter = Segmenter(3, (4, 8))
+    reports = [run(painter(), segmenter=segmenter) for _ in range(2)]
+    for report in reports:
+        assert report.pop("seconds") >= 0
+    assert reports[0] == reports[1]
+    report = json.loads(json.dumps(reports[0]))
+    assert report["counts"] == {
+        "generated": 10,
+        "test": 10,
+        "train": 13,
+        "diversity_maps": 6,
+        "diversity_samples": 2,
+    }
+    assert set(report["iou"]) == set(SPACE.names) and 0 <= report["miou"] <= 1
+    assert report["diversity"] > 0.05 and report["real"]["diversity"] > 0.05
+    assert "2,048" in report["warnings"][0]
+    assert {"torch", "dpsims"} <= set(report["versions"])
+
+
+def test_evaluate_prefers_the_better_model():
+    good, flat = run(painter(0.2)), run(lambda label, seed: torch.full((len(label), 3, 16, 24), -0.9))
+    assert good["frechet"]["tiny"] < flat["frechet"]["tiny"] / 3
+    assert flat["diversity"] == 0 and flat["diversity_features"]["tiny"] == 0
+    assert good["real"] == flat["real"]
+
+
+def test_evaluate_on_the_real_pictures_themselves_is_zero():
+    pictures = {label.numpy().tobytes(): image for image, label in split(10, 2)()}
+    report = run(lambda label, seed: pictures[label.numpy().tobytes()], diversity_samples=1)
+    assert report["frechet"]["tiny"] < 1e-10
+    assert report["diversity"] is None
+
+
+def test_evaluate_gives_each_map_its_noise_whatever_the_batch():
+    # `painter` mixes seed + i: positions, not batch numbers, must make the seeds.
+    seen = set()
+
+    def generate(label, seed):
+        fresh = {seed + i for i in range(len(label))}
+        assert not seen & fresh
+        seen.update(fresh)
+        return painter()(label, seed)
+
+    run(generate, diversity_samples=3)
+    assert len(seen) == 10 + 2 * 6
+
+
+def test_evaluate_takes_a_reference_and_several_networks():
+    networks = [network("a"), network("b")]
+    reference = measure_real(split(13, 1), split(10, 2), space=SPACE, networks=networks, segmenter=None)
+
+    def no_train():
+        raise AssertionError("the real pictures were measured again")
+
+    report = evaluate(
+        painter(), no_train, split(10, 2), space=SPACE, networks=networks, segmenter=None, reference=reference
+    )
+    assert report["frechet"]["a"] == report["frechet"]["b"] > 0
+    assert report["real"] == run(painter(), networks=networks)["real"]
+
+
+def test_evaluate_refuses_broken_models_and_splits():
+    with pytest.raises(ValueError, match="NaN"):
+        run(lambda label, seed: torch.full((len(label), 3, 16, 24), torch.nan))
+    with pytest.raises(ValueError, match="shape"):
+        run(lambda label, seed: torch.zeros(len(label), 3, 8, 8))
+    with pytest.raises(ValueError, match="name of its own"):
+        run(painter(), networks=[network(), network()])
+    with pytest.raises(ValueError, match="test split has 1"):
+        evaluate(painter(), split(5, 0), split(1, 0), space=SPACE, networks=[network()], segmenter=None)
+
+
+def test_validate_is_the_same_distance_in_one_pass():
+    val = split(10, 2)
+    figures = validate(painter(), val, network(), diversity_maps=6)
+    assert figures == validate(painter(), val, network(), diversity_maps=6)
+    assert figures["frechet"] == pytest.approx(run(painter())["frechet"]["tiny"], rel=1e-9)
+    reference = network().collect(image for image, _ in val())
+    assert validate(painter(), val, network(), reference)["frechet"] == pytest.approx(figures["frechet"])
+    assert validate(painter(0.0), val, network())["diversity"] == 0
+    assert figures["diversity"] > 0.05
+
+
+def test_summary_is_flat():
+    report = run(painter(), segmenter=Segmenter(3, (4, 8)))
+    for part in (report, report["real"]):
+        flat = summary(part)
+        assert list(flat) == ["frechet", "miou", "diversity"]
+        assert all(isinstance(value, float) for value in flat.values())
+    assert summary(report, "tiny")["frechet"] == report["frechet"]["tiny"]
+    with pytest.raises(ValueError, match="there are: tiny"):
+        summary(report, "inception")
+
+
+# ---------------------------------------------------------------- what is looked at
+
+
+def test_grid_shows_map_real_and_fakes():
+    label = torch.tensor([[[0, 1], [2, 3]]])
+    white, black = torch.ones(1, 3, 2, 2), torch.full((1, 3, 2, 2), -1.0)
+    picture = grid(label, white, [black, black * 3], SPACE.palette)
+    assert picture.dtype == np.uint8 and picture.shape == (2 + 4, 4 * 4 + 2, 3)
+    np.testing.assert_array_equal(picture[2:4, 2:4], SPACE.palette[label[0].numpy()])
+    assert (
+        (picture[2:4, 6:8] == 255).all()
+        and (picture[2:4, 10:12] == 0).all()
+        and (picture[2:4, 14:16] == 0).all()
+    )
+    assert grid(label, None, [black], SPACE.palette).shape == (6, 10, 3)
+
+
+def test_contact_sheet_enlarges_and_titles(tmp_path):
+    label = torch.zeros(3, 4, 6, dtype=torch.int64)
+    rows = rows_of(label, None, [torch.zeros(3, 3, 4, 6)] * 2, SPACE.palette)
+    plain = contact_sheet(rows, tile_height=8)
+    assert plain.size == (3 * (12 + 2) + 2, 3 * (8 + 2) + 2)
+    titled = contact_sheet(rows, ["map", "one", "two"], tile_height=8)
+    assert titled.height > plain.height and (np.asarray(titled)[: titled.height - plain.height] < 128).any()
+    titled.save(tmp_path / "sheet.png")
+    with pytest.raises(ValueError, match="3 columns"):
+        contact_sheet(rows, ["map"])
+    with pytest.raises(ValueError, match="one length"):
+        contact_sheet([rows[0], rows[1][:2]])
+    with pytest.raises(ValueError, match="one length"):
+        contact_sheet([])
+
+
+def test_text_table_names_the_network_and_lines_up():
+    report = run(painter())
+    text = text_table({"trained": report, "real": report["real"]}, classes=True)
+    lines = text.splitlines()
+    assert lines[0].split() == ["trained", "real"]
+    assert "Frechet distance (tiny features)" in lines[1] and "FID" not in text
+    assert f"{report['frechet']['tiny']:.4f}" in lines[1]
+    assert any(line.startswith("IoU sky") and line.split()[-1] == "-" for line in lines)
+    assert lines[-1].startswith("note: ")

@@ -1,0 +1,137 @@
+"""Reading pictures and label maps: codings, and every way that a file can be bad."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dpsims.data import files as files_module
+from dpsims.data.files import list_maps, read_image, read_label
+from dpsims.labels import LabelSpace
+
+SPACE = LabelSpace(
+    ("sky", "road", "tree"), ((0, 0, 200), (90, 90, 90), (0, 120, 0)), (0, 1, 2), ignore_id=255
+)
+
+
+def test_label_pngs_of_every_coding_read_alike(tmp_path: Path):
+    index = np.array([[0, 1], [2, 3]])
+    ids = SPACE.encode_ids(index)
+    palette = Image.fromarray(ids)
+    palette.putpalette(list(range(256)) * 3)
+    wide = Image.fromarray(ids.astype(np.uint16))
+    colored = Image.fromarray(SPACE.colorize(index))
+    forms = {"grey": Image.fromarray(ids), "palette": palette, "wide": wide, "rgb": colored}
+    forms["rgba"] = colored.convert("RGBA")
+    for name, form in forms.items():
+        form.save(tmp_path / f"{name}.png")
+        label = read_label(tmp_path / f"{name}.png", SPACE)
+        assert label.dtype == np.int64 and np.array_equal(label, index), name
+
+
+def test_16_bit_ids_are_not_clipped(tmp_path: Path):
+    space = LabelSpace(("a", "b"), ((0, 0, 0), (1, 1, 1)), (1, 60000))
+    Image.fromarray(np.array([[1, 60000]], np.uint16)).save(tmp_path / "a.png")
+    assert read_label(tmp_path / "a.png", space).tolist() == [[0, 1]]
+
+
+def test_an_id_out_of_range_names_file_id_and_place(tmp_path: Path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.array([[0, 1, 77]], np.uint8)).save(path)
+    with pytest.raises(ValueError, match=r"a\.png: label id 77 at row 0, column 2"):
+        read_label(path, SPACE)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "CMYK"])
+def test_pictures_become_rgb(tmp_path: Path, mode: str):
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
+    Image.new("RGB", (4, 3), "white").convert(mode).save(path)
+    image = read_image(path)
+    assert image.dtype == np.uint8 and image.shape == (3, 4, 3) and image.min() > 250
+
+
+def test_a_picture_is_turned_upright(tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: a quarter turn
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").shape == (4, 3, 3)
+
+
+def test_bad_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    whole, cut = tmp_path / "whole.png", tmp_path / "cut.png"
+    noise = np.random.default_rng(0).integers(0, 255, (40, 40, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(whole)
+    cut.write_bytes(whole.read_bytes()[:2000])
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "folder.png").mkdir()
+    Image.fromarray(np.zeros((2, 2), np.uint16)).save(tmp_path / "deep.png")
+    monkeypatch.setattr(files_module, "MAX_PIXELS", 40 * 40)
+    Image.new("RGB", (41, 40)).save(tmp_path / "bomb.png")
+    said = {"cut": "cut short", "text": "is not a", "empty": "is not a", "folder": "cannot be read"}
+    said |= {"deep": "8 bits", "bomb": "1,600 pixels", "missing": "no such file"}
+    assert read_image(whole).shape == (40, 40, 3)
+    for name, reason in said.items():
+        with pytest.raises(ValueError) as error:
+            read_image(tmp_path / f"{name}.png")
+        message = str(error.value)
+        assert message.startswith(f"{tmp_path / name}.png: ") and reason in message and "\n" not in message
+
+
+def test_a_truncated_label_map_is_an_error_and_never_half_a_map(tmp_path: Path):
+    ids = np.random.default_rng(0).integers(0, 3, (20, 20)).astype(np.uint8)
+    path = tmp_path / "a.png"
+    Image.fromarray(ids).save(path)
+    whole = path.read_bytes()
+    for size in range(len(whole) - 12):  # the last 12 bytes are a mark without pixels
+        path.write_bytes(whole[:size])
+        try:
+            assert np.array_equal(read_label(path, SPACE), ids), size  # only a checksum is missing
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: ")
+        else:
+            assert size > len(whole) - 24
+
+
+@pytest.mark.parametrize("side", [9_000, 12_000, 60_000])  # ours alone; Pillow warns; Pillow refuses
+def test_the_header_alone_tells_a_decompression_bomb(tmp_path: Path, side: int):
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
+    with pytest.raises(ValueError, match=r"bomb\.png: more than 64,000,000 pixels"):
+        read_label(path, SPACE)
+
+
+def make_maps(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for i in range(count):
+        Image.new("L", (2, 2)).save(folder / f"{i}.png")
+    return folder
+
+
+def test_list_maps_takes_files_and_folders(tmp_path: Path):
+    folder = make_maps(tmp_path / "a", 3)
+    (folder / "._1.png").touch()
+    (folder / "notes.txt").touch()
+    first = folder / "0.png"
+    assert [p.stem for p in list_maps([folder, first])] == ["0", "1", "2"]
+    assert list_maps([str(first)]) == [first]
+
+
+def test_list_maps_names_what_it_cannot_take(tmp_path: Path):
+    folder, other = make_maps(tmp_path / "a", 1), make_maps(tmp_path / "b", 1)
+    picture = folder / "0.jpg"
+    picture.touch()
+    for paths, said in [
+        ([tmp_path], "no label maps"),
+        ([tmp_path / "nowhere"], "no such file"),
+        ([picture], "PNG"),
+        ([folder / "0.png", other], "same name"),
+        ([], "no label maps given"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            list_maps(paths)

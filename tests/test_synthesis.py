@@ -1,0 +1,96 @@
+import json
+import shutil
+
+import pytest
+import torch
+
+from dpsims.checkpoint import Model, find_model, load_model, save_model
+from dpsims.config import GeneratorConfig
+from dpsims.labels import LabelSpace
+from dpsims.models.generator import Generator, RegionNoise
+from dpsims.synthesis import Synthesizer
+
+SPACE = LabelSpace(("sky", "road"), ((0, 0, 255), (90, 90, 90)), (0, 1), ignore_id=255)
+CONFIG = GeneratorConfig(2, channels=(8, 16), attention_strides=(), noise_channels=8, token_channels=16)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(0)
+    save_model(Model(Generator(CONFIG), SPACE, 16, 24, {"data": "test"}), tmp_path)
+    return tmp_path
+
+
+def labels() -> torch.Tensor:
+    return torch.randint(0, 3, (3, 16, 24), generator=torch.Generator().manual_seed(0))
+
+
+def test_a_model_round_trips(folder):
+    model = load_model(folder)
+    assert model.space == SPACE and (model.height, model.width) == (16, 24)
+    assert model.about == {"data": "test"} and model.generator.config == CONFIG
+    assert not model.generator.training
+    assert find_model(folder / "generator.safetensors") == folder
+
+
+def test_half_precision_weights_load_as_float(folder):
+    save_model(load_model(folder), folder, half=True)
+    assert all(v.dtype == torch.float32 for v in load_model(folder).generator.parameters())
+
+
+def test_the_same_seed_gives_the_same_picture_however_it_is_batched(folder):
+    synthesizer, label = Synthesizer.load(folder), labels()
+    together = synthesizer.generate(label, seed=5)
+    assert together.shape == (3, 3, 16, 24) and together.abs().max() <= 1
+    for i in range(3):
+        alone = synthesizer.generate(label[i : i + 1], seed=5, first=i)
+        assert torch.allclose(alone, together[i : i + 1], atol=1e-5)
+    assert not torch.allclose(synthesizer.generate(label, seed=6), together, atol=1e-3)
+
+
+def test_noise_by_region(folder):
+    synthesizer, label = Synthesizer.load(folder), labels()[:1]
+    z = synthesizer.noise(2, seed=0)[None]
+    image = synthesizer.generate(label, noise=RegionNoise(z, (label == 1).long()))
+    assert image.shape == (1, 3, 16, 24)
+
+
+def test_labels_out_of_range_are_refused(folder):
+    with pytest.raises(ValueError, match=r"index 3; classes are 0\.\.1, unlabelled is 2"):
+        Synthesizer.load(folder).generate(torch.full((1, 8, 8), 3))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99" if not torch.cuda.is_available() else "gpu"])
+def test_a_device_that_is_not_there(folder, device):
+    with pytest.raises(ValueError, match=f"device={device}"):
+        Synthesizer.load(folder, device)
+
+
+def test_no_model_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere: does not exist; give a run's folder"):
+        load_model(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="holds no checkpoint"):
+        load_model(tmp_path)
+
+
+def test_damaged_models_are_named(folder, tmp_path_factory):
+    cut = shutil.copytree(folder, tmp_path_factory.mktemp("models") / "cut")
+    weights = (cut / "generator.safetensors").read_bytes()
+    (cut / "generator.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(ValueError, match=r"generator\.safetensors: damaged"):
+        load_model(cut)
+    (cut / "generator.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"generator\.safetensors: cannot be read"):
+        load_model(cut)
+    values = json.loads((folder / "model.json").read_text())
+    for change, message in (
+        ({"format": 99}, "newer dpsims"),
+        ({"generator": {**values["generator"], "channels": [8, 32]}}, "does not fit"),
+        ({"label_space": {}}, "model.json"),
+    ):
+        (folder / "model.json").write_text(json.dumps({**values, **change}))
+        with pytest.raises(ValueError, match=message):
+            load_model(folder)
+    (folder / "model.json").write_text("{")
+    with pytest.raises(ValueError, match=r"model\.json: damaged"):
+        load_model(folder)

@@ -1,0 +1,205 @@
+import dataclasses
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from dpsims.checkpoint import best_checkpoint, checkpoints, load_model, read_json
+from dpsims.config import (
+    BackboneConfig,
+    DataConfig,
+    DiscriminatorConfig,
+    EvaluationConfig,
+    GeneratorConfig,
+    LossConfig,
+    Recipe,
+    TrainingConfig,
+    to_dict,
+)
+from dpsims.models.generator import Generator
+from dpsims.training import TrainingStopped, train
+from dpsims.training.ema import GeneratorAverage, reestimate_batchnorm
+from dpsims.training.log import HISTORY, Health
+
+TINY = Recipe(
+    DataConfig("scenes", height=16, width=24, size=12),
+    BackboneConfig("squeezenet1_1", "random"),
+    GeneratorConfig(channels=(8, 16), attention_strides=(2,), noise_channels=8, token_channels=16),
+    DiscriminatorConfig(channels=(8, 16), conditioning="batch"),
+    LossConfig(contrastive_places=8, diversity_fraction=0.5),
+    TrainingConfig(batch_size=4, total_images=16, checkpoint_images=8, grid_images=8, ema_images=100),
+    EvaluationConfig(validation_images=6),
+)
+
+
+def changed(**training) -> Recipe:
+    return dataclasses.replace(TINY, training=dataclasses.replace(TINY.training, **training))
+
+
+def rows(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def losses(run: Path) -> list[tuple]:
+    steps = [r for r in rows(run) if "validation" not in r]
+    return [tuple(v for k, v in r.items() if k != "seconds") for r in steps]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    return train(TINY, tmp_path_factory.mktemp("runs") / "finished")
+
+
+def test_a_run_writes_what_it_promises(finished):
+    steps = [r for r in rows(finished) if "validation" not in r]
+    assert [r["images"] for r in steps] == [4, 8, 12, 16]
+    names = {"loss_pixel", "loss_contrastive", "loss_diversity", "loss_real", "loss_fake"}
+    assert all(names <= r.keys() and all(math.isfinite(r[k]) for k in names) for r in steps)
+    assert [r["images"] for r in rows(finished) if "validation" in r] == [8, 16]
+    assert list((finished / "tensorboard").glob("events*"))
+    with Image.open(finished / "grids" / "00000016.png") as grid:
+        assert grid.width > 4 * 24 and grid.height > 6 * 16  # label map | real | two generated
+    newest = checkpoints(finished)[-1]
+    assert {p.name for p in newest.iterdir()} == {
+        *(
+            "generator.safetensors",
+            "model.json",
+            "training.safetensors",
+            "optimizer.safetensors",
+            "state.json",
+        )
+    }
+
+
+@pytest.mark.parametrize("conditioning", ["batch", "calibrated"])
+def test_a_resumed_run_has_the_losses_of_one_never_stopped(conditioning, tmp_path):
+    discriminator = dataclasses.replace(TINY.discriminator, conditioning=conditioning)
+    recipe = dataclasses.replace(TINY, discriminator=discriminator)
+    half = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, total_images=8))
+    train(recipe, tmp_path / "whole")
+    train(half, tmp_path / "parts")
+    # what a killed run leaves behind: a row past the checkpoint, and half of another
+    with (tmp_path / "parts" / "log.jsonl").open("a") as file:
+        file.write('{"images": 12, "seconds": 1.0, "loss_pixel": 5.0}\n{"images": 16, "se')
+    train(recipe, tmp_path / "parts")
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")  # to the bit
+    first, second = (load_model(tmp_path / name).generator.state_dict() for name in ("whole", "parts"))
+    assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_a_finished_run_is_left_alone(finished):
+    before = {p: p.stat().st_mtime_ns for p in (finished / "checkpoints").rglob("*")}
+    train(TINY, finished)
+    assert {p: p.stat().st_mtime_ns for p in (finished / "checkpoints").rglob("*")} == before
+
+
+def test_another_recipe_in_the_same_folder_is_refused(finished):
+    with pytest.raises(ValueError, match="training.batch_size=4, not 2; choose another --out"):
+        train(changed(batch_size=2), finished)
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    run = train(changed(total_images=20, checkpoint_images=4, keep=2), tmp_path)
+    kept = [int(p.name) for p in checkpoints(run)]
+    measured = {r["images"]: r["validation"]["frechet"] for r in rows(run) if "validation" in r}
+    assert list(measured) == [4, 8, 12, 16, 20]
+    best = min(measured, key=lambda images: measured[images])
+    assert kept == sorted({best, 16, 20})
+    found = best_checkpoint(run)
+    assert found is not None and int(found.name) == best
+
+
+def test_backbone_weights_are_not_in_checkpoints(finished):
+    from safetensors import safe_open
+
+    with safe_open(checkpoints(finished)[-1] / "training.safetensors", "pt") as file:
+        assert not [k for k in file.keys() if "backbone" in k]  # noqa: SIM118
+
+
+def test_a_run_stops_at_a_signal_with_a_checkpoint(tmp_path):
+    recipe = changed(total_images=10**6, checkpoint_images=10**6, grid_images=10**6)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(to_dict(recipe)))
+    code = (
+        "import sys, yaml; from dpsims.config import Recipe, from_dict; from dpsims.training import train\n"
+        "train(from_dict(Recipe, yaml.safe_load(open(sys.argv[1]))), sys.argv[2])"
+    )
+    command = [sys.executable, "-c", code, str(file), str(tmp_path / "run")]
+    log = tmp_path / "run" / "log.jsonl"
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 300
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+            if log.exists() and log.stat().st_size:
+                break
+        process.send_signal(signal.SIGTERM)
+    (saved,) = checkpoints(tmp_path / "run")
+    assert read_json(saved / "state.json")["images_seen"] == int(saved.name) > 0
+
+
+def test_nan_stops_the_run_and_says_what_to_try(tmp_path):
+    with pytest.raises(TrainingStopped, match=r"diverged.*generator_lr"):
+        train(changed(generator_lr=1e30, discriminator_lr=1e30, total_images=400), tmp_path)
+    assert not list((tmp_path / "checkpoints").glob("*.partial"))
+
+
+def test_a_discriminator_that_has_won_stops_the_run():
+    won = {"images": 8, "loss_pixel": 9.0, "fake_probability": 0.9999, "real_accuracy": 0.999}
+    health = Health()
+    for _ in range(HISTORY - 1):
+        health.check(won)
+    health.check({**won, "fake_probability": 0.5})  # once unsure: start counting anew
+    for _ in range(HISTORY - 1):
+        health.check(won)
+    with pytest.raises(TrainingStopped, match="discriminator_lr"):
+        health.check(won)
+
+
+def test_the_average_follows_the_generator():
+    torch.manual_seed(0)
+    config = dataclasses.replace(TINY.generator, num_classes=2)
+    generator = Generator(config)
+    average = GeneratorAverage(generator, half_life=8)
+    start = average.average.image_network.to_rgb.weight.clone()
+    with torch.no_grad():
+        generator.image_network.to_rgb.weight.add_(1.0)
+    average.update(generator, batch_size=8, images_seen=10**6)  # one half-life
+    assert torch.allclose(average.average.image_network.to_rgb.weight, start + 0.5, atol=1e-6)
+    for _ in range(30):
+        average.update(generator, batch_size=8, images_seen=10**6)
+    assert torch.allclose(average.average.image_network.to_rgb.weight, start + 1, atol=1e-5)
+
+
+def test_batchnorm_is_reestimated_for_the_given_weights():
+    torch.manual_seed(0)
+    generator = Generator(dataclasses.replace(TINY.generator, num_classes=2))
+    labels = [torch.randint(0, 2, (4, 16, 16), generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    measured = reestimate_batchnorm(generator, labels)
+    norm = measured.image_network.blocks[-1].norm1.norm
+    seen = []
+    norm.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    for label in labels:
+        measured(label, measured.sample_noise(4, torch.Generator().manual_seed(0)))
+    x = torch.cat(seen)
+    assert torch.allclose(norm.running_mean, x.mean((0, 2, 3)), atol=0.05)
+    assert torch.allclose(norm.running_var, x.var((0, 2, 3)), rtol=0.2)
+    assert not measured.training and torch.equal(
+        generator.image_network.blocks[-1].norm1.norm.running_mean, torch.zeros(16)
+    )
+
+
+@pytest.mark.parametrize("kind", ["oasis"])
+def test_the_baseline_trains_by_the_same_loop(kind, tmp_path):
+    recipe = dataclasses.replace(
+        changed(total_images=8), discriminator=DiscriminatorConfig(kind=kind, channels=(8, 16))
+    )
+    steps = [r for r in rows(train(recipe, tmp_path)) if "validation" not in r]
+    assert len(steps) == 2 and "loss_contrastive" not in steps[0]  # there are no frozen features to compare
