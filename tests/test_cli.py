@@ -29,7 +29,8 @@ TINY = GeneratorConfig(
     num_classes=3, channels=(8, 8), attention_strides=(), noise_tokens=2, noise_channels=4, token_channels=8
 )
 TINY_OPTIONS = [
-    "--backbone.name", "squeezenet1_1", "--backbone.weights", "random", "--data.height", "32", "--data.width", "40",
+    "--backbone.name", "squeezenet1_1", "--backbone.weights", "random",
+    "--data.height", "32", "--data.width", "40",
     "--generator.channels", "8,8", "--generator.attention_strides", "[]", "--generator.noise_channels", "4",
     "--generator.token_channels", "8", "--discriminator.channels", "8,8,8,8,8", "--training.batch_size", "2",
 ]  # fmt: skip
@@ -114,7 +115,8 @@ def captured_recipe(monkeypatch: pytest.MonkeyPatch, dpsims: Run, *args: Any) ->
 def test_options_win_over_the_recipe(monkeypatch: pytest.MonkeyPatch, dpsims: Run, tmp_path: Path):
     monkeypatch.chdir(tmp_path)
     recipe, out = captured_recipe(
-        monkeypatch, dpsims, "folder", "--data", "photos", "--data.flip", "false", "--generator.channels", "4,8",
+        monkeypatch, dpsims, "folder", "--data", "photos", "--data.flip", "false",
+        "--generator.channels", "4,8",
         "--backbone.levels", "[0, 2]", "--training.batch_size", 3, "--losses.focal_gamma", 1,
         "--discriminator.conditioning", "none",
     )  # fmt: skip

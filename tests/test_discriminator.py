@@ -52,11 +52,12 @@ def test_calibration_normalises_real_features_and_stays_fixed():
     discriminator.calibrate([images(seed=1), images(seed=2)])
     joint = torch.cat([images(seed=1), images(seed=2)])
     features = discriminator.features(joint)
-    moving = [f.std((0, 2, 3)) > 0.5 for f in features]  # channels of a random network may be dead
+    # channels of a random network may be dead: their deviation is not blown up
+    moving = [condition.std > 2e-3 for condition in discriminator.condition]
     assert all(m.any() for m in moving)
     for f, m in zip(features, moving, strict=True):
         assert torch.allclose(f.mean((0, 2, 3))[m], torch.zeros(1), atol=1e-3)
-        assert torch.allclose(f.std((0, 2, 3), correction=0)[m], torch.ones(1), atol=1e-2)
+        assert torch.allclose(f.std((0, 2, 3), correction=0)[m], torch.ones(1), atol=1e-3)
     # one image's features do not depend on the batch around it
     for alone, f in zip(discriminator.features(joint[:1]), features, strict=True):
         assert torch.allclose(alone, f[:1], atol=1e-3)

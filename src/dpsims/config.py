@@ -125,8 +125,8 @@ class TrainingConfig:
     """Adam's learning rate of the discriminator"""
     ema_images: int = 32_000
     """half-life of the generator's moving average, in pictures (shortened at the start)"""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """arithmetic of the forward passes"""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """arithmetic of the forward passes; `auto` is bf16 on a GPU that has it and fp32 elsewhere"""
     device: str = "auto"
     """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1` ..."""
     log_steps: int = 1

@@ -20,8 +20,8 @@ SEGMENTER_IMAGES = 2400
 def run(out: Path, minutes: float = 5.0) -> dict[str, Any]:
     """Train for `minutes`, then write OUT/contact_sheet.png and OUT/report.json and print the table.
 
-    The report has `trained`, `untrained` and `real`, each with `frechet`, `miou` and `diversity`, and the full
-    reports under `details`. Run again, it trains no longer than `minutes` in all. Raises ValueError where
+    The report has `trained`, `untrained` and `real`, each with `frechet`, `miou` and `diversity`, and all
+    figures under `details`. Run again, it trains no longer than `minutes` in all. Raises ValueError where
     `out` holds another run.
     """
     recipe = demo_recipe(minutes)

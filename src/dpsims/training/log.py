@@ -40,8 +40,9 @@ class Health:
         if len(self.certain) == HISTORY and all(self.certain):
             raise TrainingStopped(
                 f"the discriminator has been sure of every pixel for {HISTORY} logged steps "
-                f"({row['images']} pictures): the generator learns nothing more. Try a lower "
-                "training.discriminator_lr, a higher losses.label_smoothing, or more varied data (data.crop, data.flip)"
+                f"({row['images']} pictures): the generator learns nothing. Try a lower "
+                "training.discriminator_lr, a higher losses.label_smoothing, or "
+                "more varied data (data.crop, data.flip)"
             )
 
 

@@ -29,7 +29,7 @@ from dpsims.models.generator import Generator
 from dpsims.synthesis import Synthesizer, pick_device
 from dpsims.training.ema import GeneratorAverage, reestimate_batchnorm
 from dpsims.training.log import Health, Logger, forget_after
-from dpsims.training.steps import discriminator_step, generator_step, real_features
+from dpsims.training.steps import discriminator_step, generator_step, pick_precision, real_features
 
 BATCHNORM_IMAGES = 256  # label maps that BatchNorm's statistics are measured on
 CALIBRATION_IMAGES = 256
@@ -54,6 +54,7 @@ def train(recipe: Recipe, out: str | Path) -> Path:
     recipe = recipe.resolved(source.space.num_classes)
     settings = recipe.training
     device = pick_device(settings.device)
+    precision = pick_precision(settings.precision, device)
     newest = claim_run(run, recipe)
 
     # --- models: the generator first, so that its weights depend on the seed alone
@@ -119,10 +120,10 @@ def train(recipe: Recipe, out: str | Path) -> Path:
                 break
             batch = _to(next(batches), device)
             rng = torch.Generator().manual_seed(settings.seed * 1_000_003 + images_seen)
-            of_real = real_features(discriminator, batch, settings.precision)
+            of_real = real_features(discriminator, batch, precision)
             terms, fakes = generator_step(
                 generator, discriminator, optimizers["generator"], batch, of_real, recipe.losses,
-                settings.precision, rng,
+                precision, rng,
             )  # fmt: skip
             more, measures = discriminator_step(
                 discriminator,
@@ -131,7 +132,7 @@ def train(recipe: Recipe, out: str | Path) -> Path:
                 of_real,
                 fakes,
                 recipe.losses,
-                settings.precision,
+                precision,
             )
             images_seen += settings.batch_size
             average.update(generator, settings.batch_size, images_seen)

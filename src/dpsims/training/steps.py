@@ -33,6 +33,13 @@ class Fakes(NamedTuple):
     features: list[Tensor]
 
 
+def pick_precision(name: str, device: torch.device) -> str:
+    """`auto` is bf16 on a GPU that computes in it, fp32 elsewhere."""
+    if name != "auto":
+        return name
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """Mixed precision for the forward passes; losses are computed in float32 either way."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
