@@ -33,11 +33,12 @@ format: setup
 setup: .venv/.ready
 
 # uv comes by pip with hashes, everything else by uv with the hashes of uv.lock
+# (RUSTUP_HOME: pip asks `rustc` for its version, and rustup's one then writes settings into an empty home)
 .venv/.ready: uv.lock pyproject.toml tools/uv.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "error: $(PYTHON) is older than 3.11; name another one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --require-hashes -r tools/uv.txt
+	RUSTUP_HOME=$(CURDIR)/.cache/rustup $(BIN)/python -m pip install --quiet --require-hashes -r tools/uv.txt
 	$(BIN)/uv sync --frozen
 	@touch $@
 

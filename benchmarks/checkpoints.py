@@ -3,16 +3,16 @@
     python benchmarks/checkpoints.py runs/camvid runs/camvid_oasis --data ../shared/data/camvid \\
         --features squeezenet1_1=FILE --features mobilenet_v2=FILE --json runs/camvid/curve.json
 
-The first two rows are the real training pictures against the real test pictures, and the untrained
-generator of the first run. Real, segmenter and feature networks are measured once. `--at IMAGES` takes
-those checkpoints only.
+The first two rows are the real training pictures against the real pictures of the split (test), and the
+untrained generator of the first run. Real, segmenter and feature networks are measured once. `--at IMAGES`
+takes those checkpoints only.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -30,7 +30,8 @@ def main(
     at: Annotated[list[int] | None, typer.Option(help="pictures seen of the checkpoints to measure")] = None,
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
     grid: Annotated[Path | None, typer.Option(help="contact sheet of the last checkpoint measured")] = None,
-    segmenter_images: int = 8000,
+    segmenter_images: int = 6000,
+    split: Literal["train", "val", "test"] = "test",
 ) -> None:
     found = [p for run in runs for p in checkpoints(run) if not at or int(p.name) in at]
     if not found:
@@ -40,6 +41,7 @@ def main(
         DataConfig("folder", data, *first.size),
         feature_networks(features, first.size, first.about),
         segmenter_images=segmenter_images,
+        split=split,
     )
     rows = [{"model": "real training pictures", **figures(bench.reference.report)}]
     rows.append({"model": "untrained generator", **figures(bench.measure(bench.untrained(first)))})

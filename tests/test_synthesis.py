@@ -60,6 +60,18 @@ def test_labels_out_of_range_are_refused(folder):
         Synthesizer.load(folder).generate(torch.full((1, 8, 8), 3))
 
 
+@pytest.mark.parametrize(
+    ("distances", "taken"),
+    [((9.0, 4.0, 4.9), 3), ((9.0, 4.0, 5.1), 2), ((4.0, 6.0, 9.0), 1), ((4.0,), 1)],
+)
+def test_a_run_means_its_newest_checkpoint_unless_one_before_was_clearly_better(distances, taken, tmp_path):
+    for i, distance in enumerate(distances, start=1):
+        folder = tmp_path / "checkpoints" / f"{i:08d}"
+        folder.mkdir(parents=True)
+        (folder / "state.json").write_text(json.dumps({"validation": {"frechet": distance}}))
+    assert find_model(tmp_path).name == f"{taken:08d}"
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda:99" if not torch.cuda.is_available() else "gpu"])
 def test_a_device_that_is_not_there(folder, device):
     with pytest.raises(ValueError, match=f"device={device}"):

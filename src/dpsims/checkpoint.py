@@ -29,6 +29,9 @@ from dpsims.labels import LabelSpace
 from dpsims.models.generator import Generator
 
 FORMAT = 1
+# A validation split has some hundred pictures; within this factor its distances do not tell checkpoints apart
+# (docs/decisions/checkpoint-choice.md), and the longer training is the better bet.
+NOISE = 1.25
 SHIPPED = {"scenes": "scenes_generator"}
 
 
@@ -61,7 +64,7 @@ def save_model(model: Model, folder: Path, half: bool = False) -> None:
 
 
 def load_model(path: str | Path) -> Model:
-    """Load a generator from a run's folder (its best checkpoint), a checkpoint's folder, or a shipped
+    """Load a generator from a run's folder (see `checkpoint_to_use`), a checkpoint's folder, or a shipped
     model's name.
 
     Raises ValueError naming the path where there is none, or where its files are damaged or of a newer
@@ -98,7 +101,7 @@ def load_model(path: str | Path) -> Model:
 
 def find_model(path: str | Path) -> Path:
     """The folder with model.json that `path` means: a shipped name, a checkpoint, a file in it, or a run
-    (its best)."""
+    (see `checkpoint_to_use`)."""
     if str(path) in SHIPPED and not Path(path).exists():
         return Path(str(files("dpsims") / "assets" / SHIPPED[str(path)]))
     folder = Path(path)
@@ -106,9 +109,9 @@ def find_model(path: str | Path) -> Path:
         folder = folder.parent
     if (folder / "model.json").is_file():
         return folder
-    best = best_checkpoint(folder)
-    if best is not None:
-        return best
+    found = checkpoint_to_use(folder)
+    if found is not None:
+        return found
     known = ", ".join(SHIPPED)
     what = "holds no checkpoint" if folder.is_dir() else "does not exist"
     raise ValueError(
@@ -123,12 +126,21 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 def best_checkpoint(run: Path) -> Path | None:
-    """The checkpoint with the lowest validation distance, or the newest where none was measured."""
-    found = checkpoints(run)
-    measured = [p for p in found if "frechet" in read_json(p / "state.json").get("validation", {})]
-    if measured:
-        return min(measured, key=lambda p: read_json(p / "state.json")["validation"]["frechet"])
-    return found[-1] if found else None
+    """The checkpoint with the lowest validation distance; None where there is no checkpoint."""
+    return min(checkpoints(run), key=_validation_distance, default=None)
+
+
+def checkpoint_to_use(run: Path) -> Path | None:
+    """The newest checkpoint whose validation distance is near the best one's (see NOISE)."""
+    best = best_checkpoint(run)
+    if best is None:
+        return None
+    limit = _validation_distance(best) * NOISE
+    return [p for p in checkpoints(run) if _validation_distance(p) <= limit][-1]
+
+
+def _validation_distance(folder: Path) -> float:
+    return read_json(folder / "state.json")["validation"]["frechet"]
 
 
 def save_checkpoint(

@@ -134,6 +134,14 @@ def generate(
     seed: Seed = 0,
     samples: Annotated[int, typer.Option(min=1, help="pictures of each map: STEM_0.png, STEM_1.png ...")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="pictures generated at a time")] = 8,
+    size: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|map|model",
+            help="size the network works at: the map's, the one it was trained at, or (auto) the latter "
+            "where the map's is far from it, the picture being resized to its map",
+        ),
+    ] = "auto",
     device: Device = "auto",
 ) -> None:
     """Generate pictures from label maps; STEM.png becomes OUT/STEM.png, of the same size."""
@@ -146,7 +154,7 @@ def generate(
     from dpsims.synthesis import Synthesizer
 
     synthesizer = Synthesizer.load(model, device)
-    count = generate_files(synthesizer, files, out, seed=seed, samples=samples, batch_size=batch_size)
+    count = generate_files(synthesizer, files, out, seed, samples, batch_size, size)
     print(f"{count} pictures in {out}")
 
 
@@ -164,7 +172,7 @@ def evaluate(
     segmenter: Annotated[
         Path | None, typer.Option(help="file of a trained one [default: trained once and kept]")
     ] = None,
-    segmenter_images: Annotated[int, typer.Option(min=1, help="pictures to train the segmenter on")] = 8000,
+    segmenter_images: Annotated[int, typer.Option(min=1, help="pictures to train the segmenter on")] = 6000,
     grid: Annotated[
         Path | None, typer.Option(help="write label maps, real and generated pictures into it")
     ] = None,

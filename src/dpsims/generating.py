@@ -9,11 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from PIL import Image
+from torch import Tensor
 
 from dpsims.data.files import read_label
 from dpsims.evaluation.report import to_uint8
+from dpsims.models.layers import downsample_ids
 from dpsims.synthesis import Synthesizer
+
+SIZES = ("auto", "map", "model")
+ALIKE = (
+    2.0  # a map of up to this many times the training area, or as many times less, is taken at its own size
+)
 
 Item = tuple[Path, np.ndarray]  # file to write, label map
 
@@ -25,21 +34,42 @@ def generate_files(
     seed: int = 0,
     samples: int = 1,
     batch_size: int = 8,
+    size: str = "auto",
 ) -> int:
-    """Write OUT/STEM.png for each label map, of its size; STEM_0.png, STEM_1.png ... for several samples.
+    """Write OUT/STEM.png for each label map; STEM_0.png, STEM_1.png ... for several samples.
 
-    Picture number n of the call (maps in order, the samples of a map together) has the noise of (seed, n),
-    whatever the batch size. A picture appears whole or not at all. Returns the number of pictures. Raises
-    ValueError naming the file for a map that cannot be read.
+    size: `auto` gives pictures of their map's size, but where that is far from the size that the model was
+    trained at, the network works at the latter and its picture is resized: far from it, it paints badly.
+    `map` lets it work at the map's size in any case, `model` gives pictures of the training size. Picture
+    number n of the call (maps in order, the samples of a map together) has the noise of (seed, n), whatever
+    the batch size. A picture appears whole or not at all. Returns the number of pictures. Raises ValueError
+    naming the file for a map that cannot be read.
     """
+    if size not in SIZES:
+        raise ValueError(f"size={size!r}: use one of {', '.join(SIZES)}")
     number = 0
     for batch in _batches(_items(synthesizer, files, out, samples), batch_size):
         labels = torch.from_numpy(np.stack([label for _, label in batch]))
-        images = to_uint8(synthesizer.generate(labels, seed, first=number))
-        for (target, _), image in zip(batch, images, strict=True):
+        images = generate_sized(synthesizer, labels, seed, number, size)
+        for (target, _), image in zip(batch, to_uint8(images), strict=True):
             write_whole(target, png_bytes(Image.fromarray(image)))
         number += len(batch)
     return number
+
+
+def generate_sized(
+    synthesizer: Synthesizer, labels: Int[Tensor, "b h w"], seed: int, first: int, size: str
+) -> Float[Tensor, "b 3 H W"]:
+    """`Synthesizer.generate` at the size that `size` (see `generate_files`) asks for."""
+    height, width = labels.shape[1:]
+    trained = synthesizer.size
+    times = height * width / (trained[0] * trained[1])
+    if size == "map" or (size == "auto" and 1 / ALIKE <= times <= ALIKE):
+        return synthesizer.generate(labels, seed, first)
+    images = synthesizer.generate(downsample_ids(labels, trained), seed, first)
+    if size == "model":
+        return images
+    return F.interpolate(images, (height, width), mode="bicubic", antialias=True).clamp(-1, 1)
 
 
 def _items(synthesizer: Synthesizer, files: Sequence[Path], out: Path, samples: int) -> Iterator[Item]:

@@ -39,7 +39,7 @@ from dpsims.models.generator import Generator
 from dpsims.synthesis import Synthesizer, pick_device
 from dpsims.training.ema import reestimate_batchnorm
 
-SEGMENTER_BATCH = 16
+SEGMENTER_BATCH = 8
 FEATURE_SIDE = 128  # smaller pictures are enlarged towards this before a named network sees them
 
 
@@ -83,7 +83,7 @@ class Bench:
         *,
         split: Split = "test",
         segmenter: str | Path | None = None,
-        segmenter_images: int = 8000,
+        segmenter_images: int = 6000,
         batch_size: int = 16,
         device: str = "auto",
     ) -> None:
@@ -192,7 +192,7 @@ def evaluate_model(
     split: str = "test",
     features: Sequence[str] = (),
     segmenter: str | Path | None = None,
-    segmenter_images: int = 8000,
+    segmenter_images: int = 6000,
     json_file: Path | None = None,
     grid: Path | None = None,
     untrained: bool = False,

@@ -38,7 +38,7 @@ class Synthesizer:
 
     @classmethod
     def load(cls, model: str | Path, device: str = "auto") -> Synthesizer:
-        """From a run's folder (its best checkpoint), a checkpoint's folder, or a shipped model's name
+        """From a run's folder (a good, late checkpoint), a checkpoint's folder, or a shipped model's name
         (`scenes`).
 
         Raises ValueError where there is no model, or a damaged one.
