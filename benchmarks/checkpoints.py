@@ -4,7 +4,7 @@
         --features squeezenet1_1=FILE --features mobilenet_v2=FILE --json runs/camvid/curve.json
 
 The first two rows are the real training pictures against the real pictures of the split (test), and the
-untrained generator of the first run. Real, segmenter and feature networks are measured once. `--at IMAGES`
+untrained generator of the first run. Real pictures, segmenter and feature networks are measured once. `--at IMAGES`
 takes those checkpoints only.
 """
 

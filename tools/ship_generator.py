@@ -1,0 +1,22 @@
+"""Put a run's generator into the package, as the one that ships: float16 weights and model.json.
+
+.venv/bin/python tools/ship_generator.py runs/scenes src/dpsims/assets/scenes_generator
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from dpsims.checkpoint import load_model, save_model
+
+
+def main(run: str, out: str) -> None:
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(load_model(run), folder, half=True)
+    print(f"{out}: {(folder / 'generator.safetensors').stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
