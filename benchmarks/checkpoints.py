@@ -3,9 +3,9 @@
     python benchmarks/checkpoints.py runs/camvid runs/camvid_oasis --data ../shared/data/camvid \\
         --features squeezenet1_1=FILE --features mobilenet_v2=FILE --json runs/camvid/curve.json
 
-The first two rows are the real training pictures against the real pictures of the split (test), and the
-untrained generator of the first run. Real pictures, segmenter and feature networks are measured once. `--at IMAGES`
-takes those checkpoints only.
+The first two rows are the real training pictures against the real pictures of the split, and the untrained
+generator of the first run. Real pictures, segmenter and feature networks are measured once.
+`--at IMAGES` takes those checkpoints only.
 """
 
 from __future__ import annotations

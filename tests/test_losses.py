@@ -5,7 +5,15 @@ import torch
 import torch.nn.functional as F
 
 from dpsims.config import BackboneConfig, DiscriminatorConfig, GeneratorConfig
-from dpsims.losses import class_weights, contrastive_loss, diversity_loss, fake_loss, focal, real_loss
+from dpsims.losses import (
+    class_counts,
+    class_weights,
+    contrastive_loss,
+    diversity_loss,
+    fake_loss,
+    focal,
+    real_loss,
+)
 from dpsims.models.discriminator import Discriminator
 from dpsims.models.generator import Generator
 
@@ -42,7 +50,7 @@ def test_focal_is_finite_where_the_discriminator_is_certain():
 def test_class_weights_equal_a_hand_computed_case():
     # 8 labelled pixels of two classes out of three: 6 of class 0, 2 of class 2; one unlabelled
     label = torch.tensor([[[0, 0, 0], [0, 0, 0], [2, 2, K]]])
-    weight = class_weights(label, K)
+    weight = class_weights(label, class_counts(label, K))
     assert torch.allclose(weight[label == 0], torch.tensor(8 / (2 * 6)))
     assert torch.allclose(weight[label == 2], torch.tensor(8 / (2 * 2)))
     assert weight[label == K].eq(0).all()

@@ -72,7 +72,7 @@ def test_a_run_means_its_newest_checkpoint_unless_one_before_was_clearly_better(
     assert find_model(tmp_path).name == f"{taken:08d}"
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:99" if not torch.cuda.is_available() else "gpu"])
+@pytest.mark.parametrize("device", ["gpu", "meta", "cuda:99"])
 def test_a_device_that_is_not_there(folder, device):
     with pytest.raises(ValueError, match=f"device={device}"):
         Synthesizer.load(folder, device)

@@ -7,7 +7,7 @@ Synthesis, CVPR 2024.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from dpsims.synthesis import Synthesizer
     from dpsims.training import train
 
-__version__ = version("dpsims")
+try:
+    __version__ = version("dpsims")
+except PackageNotFoundError:  # run from its sources, not installed
+    __version__ = "0+source"
 __all__ = [
     "Discriminator",
     "DiscriminatorConfig",

@@ -11,6 +11,7 @@ A checkpoint is a folder that appears whole or not at all (written under another
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -140,7 +141,8 @@ def checkpoint_to_use(run: Path) -> Path | None:
 
 
 def _validation_distance(folder: Path) -> float:
-    return read_json(folder / "state.json")["validation"]["frechet"]
+    """Infinite where the validation split was too small to measure."""
+    return read_json(folder / "state.json").get("validation", {}).get("frechet", math.inf)
 
 
 def save_checkpoint(
@@ -187,6 +189,10 @@ def load_optimizers(folder: Path, optimizers: Mapping[str, torch.optim.Optimizer
             if owner == name:
                 state.setdefault(int(index), {})[field] = tensor
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        for parameter, fields in optimizer.state.items():
+            for field, value in fields.items():
+                if value.shape == parameter.shape:  # in the parameter's memory layout, as if never saved
+                    fields[field] = torch.empty_like(parameter).copy_(value)
 
 
 def _optimizer_tensors(optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Tensor]:

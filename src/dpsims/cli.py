@@ -148,6 +148,8 @@ def generate(
     from dpsims.data.files import list_maps
 
     files = list_maps(maps)
+    if out.is_dir() and any(file.parent.samefile(out) for file in files):
+        raise ValueError(f"{out}: holds the label maps themselves; choose another --out")
     _writable(out)
 
     from dpsims.generating import generate_files

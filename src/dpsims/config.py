@@ -157,6 +157,25 @@ class Recipe:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
+    def check(self) -> None:
+        """Raises ValueError for a number out of range or an empty list, naming the field and the mend."""
+        for name, lowest in _LOWEST.items():
+            section, field_name = name.split(".")
+            value = getattr(getattr(self, section), field_name)
+            if isinstance(value, tuple):
+                if not value or min(value) < lowest:
+                    raise ValueError(f"{name}={list(value)}: give at least one number, each {lowest} or more")
+            elif value < lowest or value > 2**53:
+                raise ValueError(f"{name}={value}: use {lowest} or more")
+        if self.training.seed >= 2**32:
+            raise ValueError(f"training.seed={self.training.seed}: use less than {2**32}")
+        for name in ("contrastive_temperature", "diversity_threshold"):
+            if getattr(self.losses, name) <= 0:
+                raise ValueError(f"losses.{name}={getattr(self.losses, name)}: use more than 0")
+        for name in ("label_smoothing", "diversity_fraction"):
+            if not 0 <= getattr(self.losses, name) <= 1:
+                raise ValueError(f"losses.{name}={getattr(self.losses, name)}: use 0 to 1")
+
     def resolved(self, num_classes: int) -> Recipe:
         """A copy whose derived fields (number of classes, the discriminator's backbone) are filled in."""
         generator = dataclasses.replace(self.generator, num_classes=num_classes)
@@ -164,6 +183,40 @@ class Recipe:
             self.discriminator, num_classes=num_classes, backbone=self.backbone
         )
         return dataclasses.replace(self, generator=generator, discriminator=discriminator)
+
+
+_LOWEST = {
+    "data.height": 1,
+    "data.width": 1,
+    "data.crop": 1,
+    "data.workers": 0,
+    "data.cache_mb": 0,
+    "data.size": 1,
+    "backbone.scale": 1,
+    "generator.channels": 1,
+    "generator.attention_heads": 1,
+    "generator.noise_tokens": 1,
+    "generator.noise_channels": 1,
+    "generator.token_channels": 1,
+    "generator.modulation_kernel": 1,
+    "discriminator.channels": 1,
+    "losses.focal_gamma": 0,
+    "losses.contrastive_weight": 0,
+    "losses.contrastive_places": 2,
+    "losses.diversity_weight": 0,
+    "training.batch_size": 1,
+    "training.total_images": 1,
+    "training.max_minutes": 0,
+    "training.seed": 0,
+    "training.generator_lr": 0,
+    "training.discriminator_lr": 0,
+    "training.ema_images": 1,
+    "training.log_steps": 1,
+    "training.grid_images": 1,
+    "training.checkpoint_images": 1,
+    "training.keep": 1,
+    "evaluation.validation_images": 0,
+}
 
 
 def settable_fields(section: type) -> dict[str, Any]:

@@ -34,10 +34,8 @@ def run(out: Path, minutes: float = 5.0) -> dict[str, Any]:
 
 def demo_recipe(minutes: float) -> Recipe:
     """The recipe `scenes` with one checkpoint, at the end."""
-    rare = 10**9
     return load_recipe(
-        "scenes",
-        {"training": {"max_minutes": minutes, "total_images": rare, "checkpoint_images": rare}},
+        "scenes", {"data": {"size": 1000}, "training": {"max_minutes": minutes, "checkpoint_images": 10**9}}
     )
 
 

@@ -78,7 +78,9 @@ class LabelSpace:
             both = " and ".join(n for n, c in zip(self.names, self.colors, strict=True) if c == shared)
             raise ValueError(f"{where}: is colour-coded, but {both} share the colour {shared}; use ids")
         code = (rgb[..., 0].astype(np.int64) << 16) | (rgb[..., 1].astype(np.int64) << 8) | rgb[..., 2]
-        palette = self.palette.astype(np.int64)
+        # without an ignore_id no pixel may be unlabelled: the unlabelled colour is then one that no class has
+        count = self.num_classes + (self.ignore_id is not None)
+        palette = self.palette[:count].astype(np.int64)
         keys = (palette[:, 0] << 16) | (palette[:, 1] << 8) | palette[:, 2]
         order = np.argsort(keys, kind="stable")
         slot = np.clip(np.searchsorted(keys[order], code), 0, len(keys) - 1)

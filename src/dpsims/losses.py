@@ -16,12 +16,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def class_weights(label: Int[Tensor, "b h w"], num_classes: int) -> Float[Tensor, "b h w"]:
+def class_counts(label: Int[Tensor, "b h w"], num_classes: int) -> Int[Tensor, " k"]:
+    """Labelled pixels of each class. Several processes add theirs up before they weight."""
+    return torch.bincount(label.flatten(), minlength=num_classes + 1)[:num_classes]
+
+
+def class_weights(label: Int[Tensor, "b h w"], counts: Int[Tensor, " k"]) -> Float[Tensor, "b h w"]:
     """Weight of each pixel: w_c = labelled pixels / (classes present * pixels of c); 0 where unlabelled.
 
     The weights of a batch add up to its labelled pixels, an equal share for each class that is present.
     """
-    counts = torch.bincount(label.flatten(), minlength=num_classes + 1)[:num_classes].to(torch.float32)
+    counts = counts.to(torch.float32)
     present = (counts > 0).sum().clamp_min(1)
     weight = torch.where(counts > 0, counts.sum() / (present * counts.clamp_min(1)), 0.0)
     return F.pad(weight, (0, 1))[label]  # the last entry, 0, is the unlabelled pixel's
@@ -47,7 +52,7 @@ def real_loss(
     discriminator only).
     """
     num_classes = logits.shape[1] - 1
-    weight = class_weights(label, num_classes)
+    weight = class_weights(label, class_counts(label, num_classes))
     labelled = label != num_classes
     target = torch.where(labelled, label + 1, 0)
     loss = focal(logits, target, gamma)
@@ -90,7 +95,7 @@ def contrastive_loss(
         similarity = torch.einsum("bic,bjc->bij", query, key) / temperature
         target = torch.arange(similarity.shape[1], device=f.device).expand(similarity.shape[0], -1)
         terms.append(F.cross_entropy(similarity.flatten(0, 1), target.flatten()))
-    return torch.stack(terms).mean() if terms else torch.zeros(())
+    return torch.stack(terms).mean() if terms else fake[0].new_zeros(())
 
 
 def diversity_loss(

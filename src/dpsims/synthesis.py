@@ -21,8 +21,12 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"device={name}: unknown; use auto, cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={name}: no CUDA device here; use cpu or auto")
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device={name}: not supported; use auto, cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device={name}: there are {torch.cuda.device_count()} CUDA devices; use cpu or auto"
+        )
     return device
 
 

@@ -24,7 +24,8 @@ class PooledFeatures:
 
     @property
     def title(self) -> str:
-        return f"Frechet distance ({self.name} features)"
+        origin = getattr(self.backbone, "description", self.name)
+        return f"Frechet distance ({origin} features)"
 
     @property
     def device(self) -> torch.device:

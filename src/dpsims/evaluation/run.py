@@ -7,7 +7,6 @@ beside them.
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+import dpsims
 from dpsims.data import Batch
 from dpsims.evaluation.diversity import PairwiseDiversity, RealDiversity
 from dpsims.evaluation.features import PooledFeatures
@@ -159,7 +159,7 @@ def evaluate(
         "seeds": {"generate": seed},
         "segmenter": segmenter.key if segmenter is not None else None,
         "warnings": _few_images(measures.count, reference.count),
-        "versions": {"torch": torch.__version__, "dpsims": importlib.metadata.version("dpsims")},
+        "versions": {"torch": torch.__version__, "dpsims": dpsims.__version__},
         "seconds": round(time.monotonic() - start, 2),
     }
 

@@ -25,6 +25,7 @@ from dpsims.evaluation.features import device_of
 # Where the JSON lies in the safetensors header: one file, so that weights and key are written at once.
 _HEADER = "dpsims.segmenter"
 CHANNELS = (16, 32, 64, 128, 128)
+KEY_PAIRS = 32  # pairs that tell two data sets apart
 
 
 def _block(inputs: int, outputs: int, convolutions: int) -> nn.Sequential:
@@ -162,10 +163,17 @@ class ConfusionMatrix:
 
 
 def segmenter_key(source: Source, height: int, width: int, images: int, seed: int) -> dict[str, Any]:
-    """What a segmenter depends on: data, size, classes and training; compared when a cached one is read."""
-    digest = hashlib.sha256("\n".join(source.names).encode()).hexdigest()[:16]
-    data = {"data": source.name, "pairs": len(source), "names": digest, "classes": list(source.space.names)}
-    return {**data, "height": height, "width": width, "images": images, "seed": seed}
+    """What a segmenter depends on: pictures and maps (a sample of them), classes, size and training.
+
+    Compared when a cached one is read, so that corrected label maps, or another set of the same names, get a
+    segmenter of their own, and a set that was moved keeps its.
+    """
+    digest = hashlib.sha256("\n".join(source.names).encode())
+    for i in range(0, len(source), max(1, len(source) // KEY_PAIRS)):
+        for array in source.load(i):
+            digest.update(array.tobytes())
+    data = {"pairs": len(source), "digest": digest.hexdigest()[:16], "classes": list(source.space.names)}
+    return {"version": 1, **data, "height": height, "width": width, "images": images, "seed": seed}
 
 
 def cached_segmenter(

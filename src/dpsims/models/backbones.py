@@ -101,12 +101,33 @@ def load_backbone(config: BackboneConfig) -> Backbone:
         if config.name in BACKBONES:
             pyramid = BACKBONES[config.name](config)
         else:
-            from dpsims.models.timm_pyramids import (
-                timm_pyramid,
-            )  # timm takes seconds, and not every run needs it
+            # here, since timm takes seconds, and not every run needs it
+            from dpsims.models.timm_pyramids import timm_pyramid
 
             pyramid = timm_pyramid(config, other_names=BACKBONES)
-    return Backbone(pyramid, config.scale, pretrained.describe(config))
+        backbone = Backbone(pyramid, config.scale, pretrained.describe(config))
+        if config.weights == "random":
+            _measure_batchnorm(backbone)
+    return backbone
+
+
+@torch.no_grad()
+def _measure_batchnorm(backbone: Backbone) -> None:
+    """Give the BatchNorms of a random network the statistics of its own activations, on smooth noise.
+
+    Left at mean 0 and variance 1, activations fade from layer to layer (in mobilenet_v2 to nothing), and an
+    ablation would measure that instead of random features.
+    """
+    norms = [m for m in backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch: cumulative average
+        norm.training = True
+    if norms:
+        coarse = F.interpolate(torch.rand(8, 3, 8, 8) * 2 - 1, size=(64, 64), mode="bilinear")
+        backbone((coarse + 0.2 * torch.randn(8, 3, 64, 64)).clamp(-1, 1))
+    for norm in norms:
+        norm.training = False
 
 
 def _resize(x: Float[Tensor, "b c h w"], height: int, width: int) -> Float[Tensor, "b c h2 w2"]:

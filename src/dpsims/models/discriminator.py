@@ -36,6 +36,11 @@ class FeatureConditioning(nn.Module):
 
     def __init__(self, channels: int, nonlinearity: str, conditioning: str) -> None:
         super().__init__()
+        if nonlinearity not in NONLINEARITIES or conditioning not in CONDITIONINGS:
+            raise ValueError(
+                f"nonlinearity={nonlinearity}, conditioning={conditioning}: use one of "
+                f"{', '.join(NONLINEARITIES)}, and one of {', '.join(CONDITIONINGS)}"
+            )
         self.nonlinearity = NONLINEARITIES[nonlinearity]
         self.conditioning = conditioning
         self.batch_norm = nn.BatchNorm2d(channels, affine=False) if conditioning == "batch" else None
@@ -162,4 +167,5 @@ def build_discriminator(
     return Discriminator(config, backbone)
 
 
+CONDITIONINGS = ("batch", "calibrated", "none")
 NONLINEARITIES = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "none": lambda x: x}

@@ -177,6 +177,10 @@ class Generator(nn.Module):
 def _validated(config: GeneratorConfig) -> GeneratorConfig:
     if config.num_classes < 1:
         raise ValueError(f"num_classes={config.num_classes}: give the number of classes, at least 1")
+    if not config.channels or config.attention_heads < 1:
+        raise ValueError(
+            f"channels={config.channels}, attention_heads={config.attention_heads}: give at least 1"
+        )
     for c in config.channels:
         if c % config.attention_heads:
             raise ValueError(f"channels: {c} is no multiple of attention_heads={config.attention_heads}")

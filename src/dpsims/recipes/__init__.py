@@ -38,7 +38,9 @@ def load_recipe(recipe: str | Path, changes: dict[str, dict[str, Any]] | None = 
     for section, fields in (changes or {}).items():
         _ = from_dict(Recipe, {section: fields}, where="command line")
         values[section] = {**values.get(section, {}), **fields}
-    return from_dict(Recipe, values, where=where)
+    merged = from_dict(Recipe, values, where=where)
+    merged.check()
+    return merged
 
 
 def _read(recipe: str | Path) -> tuple[dict[str, Any], str]:

@@ -87,8 +87,10 @@ class Logger:
                 f"{images}/{self.total_images} images, {speed:.1f} images/s, {left:.0f} min left: {losses}"
             )
 
-    def validation(self, images: int, seconds: float, figures: dict[str, float]) -> None:
-        self.file.write(json.dumps({"images": images, "seconds": seconds, "validation": figures}) + "\n")
+    def validation(self, images: int, seconds: float, figures: dict[str, float], title: str) -> None:
+        """Figures of the validation split; `title` says what their `frechet` is."""
+        row = {"images": images, "seconds": round(seconds, 3), "validation": figures, "frechet_title": title}
+        self.file.write(json.dumps(row) + "\n")
         for name, value in figures.items():
             self.board.add_scalar(f"validation/{name}", value, images)
         self.say(f"{images} images, validation: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))

@@ -35,11 +35,11 @@ BATCHNORM_IMAGES = 256  # label maps that BatchNorm's statistics are measured on
 CALIBRATION_IMAGES = 256
 GRID_ROWS = 6
 EVALUATION_BATCH = 16
-# a resumed run may change these; with any other change it would be another run
+# a resumed run may change these, which change no result; with any other change it would be another run
 MAY_CHANGE = {
-    "total_images", "max_minutes", "keep", "grid_images", "checkpoint_images", "log_steps", "device",
-    "workers", "cache_mb", "root", "validation_images", "features", "weights",
-}  # fmt: skip
+    *(f"training.{f}" for f in ("total_images", "max_minutes", "keep", "grid_images", "checkpoint_images")),
+    *("training.log_steps", "training.device", "data.root", "data.workers", "data.cache_mb"),
+}
 
 
 def train(recipe: Recipe, out: str | Path) -> Path:
@@ -49,6 +49,7 @@ def train(recipe: Recipe, out: str | Path) -> Path:
     Raises ValueError for settings or data that do not fit, for an `out` that holds another run, and
     (TrainingStopped) for a run that diverged.
     """
+    recipe.check()
     run = Path(out)
     source, validation = open_source(recipe.data, "train"), open_source(recipe.data, "val")
     recipe = recipe.resolved(source.space.num_classes)
@@ -85,10 +86,12 @@ def train(recipe: Recipe, out: str | Path) -> Path:
     shown = recipe.evaluation.validation_images
     real_moments = features.collect(b.image for b in whole_pictures(validation, recipe, device, shown))
 
+    batches = training_batches(source, recipe.data, settings.batch_size, settings.seed, images_seen)
     log = Logger(run, images_seen, settings.total_images)
     if newest is not None:
         log.say(f"going on from {newest} ({images_seen} images)")
-    batches = training_batches(source, recipe.data, settings.batch_size, settings.seed, images_seen)
+    if real_moments.count < 2:
+        log.say("fewer than 2 validation pictures: checkpoints are not measured, and the newest is taken")
     health, started, stop = Health(), time.monotonic(), _StopOnSignal()
     saved_at = images_seen
 
@@ -102,13 +105,15 @@ def train(recipe: Recipe, out: str | Path) -> Path:
             recipe.data.width,
             about_model(recipe, source, images_seen),
         )
-        figures = validate(
-            Synthesizer(model, str(device)).generate,
-            lambda: whole_pictures(validation, recipe, torch.device("cpu"), shown),
-            features,
-            real_moments,
-        )
-        log.validation(images_seen, seconds, figures)
+        figures: dict[str, float] = {}
+        if real_moments.count >= 2:
+            figures = validate(
+                Synthesizer(model, str(device)).generate,
+                lambda: whole_pictures(validation, recipe, torch.device("cpu"), shown),
+                features,
+                real_moments,
+            )
+            log.validation(images_seen, seconds, figures, features.title)
         state = {"images_seen": images_seen, "seconds": seconds, "validation": figures}
         training = training_tensors(generator, average, discriminator)
         checkpoint.save_checkpoint(run, state, model, training, optimizers, settings.keep)
@@ -139,8 +144,9 @@ def train(recipe: Recipe, out: str | Path) -> Path:
 
             if (images_seen // settings.batch_size) % settings.log_steps == 0:
                 row: dict[str, Any] = {"images": images_seen, "seconds": round(minutes * 60, 3)}
-                row |= {f"loss_{k}": float(v) for k, v in {**terms, **more}.items()}
-                row |= {k: float(v) for k, v in measures.items()}
+                values = {f"loss_{k}": v for k, v in {**terms, **more}.items()} | measures
+                # one transfer from the device, not one a value
+                row |= zip(values, torch.stack(list(values.values())).tolist(), strict=True)
                 health.check(row)
                 log.row(row)
             if _due(images_seen, settings.batch_size, settings.grid_images):
@@ -164,22 +170,35 @@ def claim_run(run: Path, recipe: Recipe) -> Path | None:
 
     Raises ValueError where it holds a run with other settings, or cannot be written.
     """
-    file = run / "recipe.yaml"
+    file, found = run / "recipe.yaml", checkpoint.checkpoints(run)
+    if found and file.exists():  # without a checkpoint there is nothing to protect
+        changed = _changes(file, recipe)
+        if changed:
+            raise ValueError(f"{run}: holds a run with {changed[0]}; choose another --out")
     try:
         (run / "grids").mkdir(parents=True, exist_ok=True)
-        if not file.exists():
-            partial = file.with_suffix(".partial")
-            partial.write_text(yaml.safe_dump(to_dict(recipe), sort_keys=False), encoding="utf-8")
-            partial.replace(file)
+        partial = file.with_suffix(".partial")
+        partial.write_text(yaml.safe_dump(to_dict(recipe), sort_keys=False), encoding="utf-8")
+        partial.replace(file)
     except OSError as error:
         raise ValueError(f"{run}: cannot be written ({error.strerror}); choose another --out") from error
-    before, now = _flat(yaml.safe_load(file.read_text(encoding="utf-8"))), _flat(to_dict(recipe))
-    changed = [k for k in now if before.get(k) != now[k] and k.split(".")[-1] not in MAY_CHANGE]
-    if changed:
-        k = changed[0]
-        raise ValueError(f"{run}: holds a run with {k}={before.get(k)}, not {now[k]}; choose another --out")
-    found = checkpoint.checkpoints(run)
     return found[-1] if found else None
+
+
+def _changes(file: Path, recipe: Recipe) -> list[str]:
+    """The settings that differ from the run's recipe and may not, as `field=old, not new`."""
+    try:
+        before = _flat(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, AttributeError) as error:
+        raise ValueError(f"{file}: damaged; choose another --out") from error
+    changed = []
+    for key, new in _flat(to_dict(recipe)).items():
+        old = before.get(key)
+        # a file of weights may have moved
+        moved = key.endswith("backbone.weights") and {old, new}.isdisjoint({"pretrained", "random"})
+        if old != new and key not in MAY_CHANGE and not moved:
+            changed.append(f"{key}={old}, not {new}")
+    return changed
 
 
 def training_tensors(

@@ -72,12 +72,13 @@ def generator_step(
     fakes."""
     device, size = batch.label.device, batch.label.shape[0]
     # the first label maps come twice, with another noise: the diversity loss's pairs from the one pass
-    pairs = min(size, round(size * config.diversity_fraction)) if config.diversity_weight else 0
+    wanted = config.diversity_weight and config.diversity_fraction
+    pairs = min(size, max(1, round(size * config.diversity_fraction))) if wanted else 0
     label = torch.cat([batch.label, batch.label[:pairs]])
     noise = generator.sample_noise(size + pairs, rng)
     set_trainable(discriminator, False)
     with autocast(device, precision):
-        fake = generator(label, noise)
+        fake = generator(label, noise).float()
         features = discriminator.features(fake)
         logits = discriminator.decode(fake, features)
     terms = {"pixel": real_loss(logits, label, config.focal_gamma)}
