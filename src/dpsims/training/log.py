@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 PLAIN_SECONDS = 30  # between two lines where there is no terminal
 HISTORY = 400  # logged steps that the health check looks back on
@@ -47,45 +47,39 @@ class Health:
 
 
 class Logger:
-    """log.jsonl (a row per logged step), TensorBoard, and progress with images/s and time left on the
-    terminal."""
+    """log.jsonl (a row per logged step), TensorBoard, and progress with images/s and time left.
 
-    def __init__(self, run: Path, images_seen: int, total_images: int) -> None:
+    seconds_left: what is left of `training.max_minutes`; infinite where there is no such limit.
+    """
+
+    def __init__(self, run: Path, images_seen: int, total_images: int, seconds_left: float) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         # line-buffered: what a killed run has done stays readable
         self.file = (run / "log.jsonl").open("a", buffering=1, encoding="utf-8")
         self.board = SummaryWriter(run / "tensorboard", purge_step=images_seen)
-        self.images_seen, self.total_images = images_seen, total_images
-        self.started, self.first, self.printed = time.monotonic(), images_seen, time.monotonic()
+        self.first, self.total, self.seconds_left = images_seen, total_images, seconds_left
+        self.started = self.printed = time.monotonic()
         self.console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(),
-        )
+        columns = (BarColumn(), TextColumn("{task.description}"))
         self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
-        self.task = self.progress.add_task("training", total=total_images, completed=images_seen, speed="")
+        self.task = self.progress.add_task("", total=total_images, completed=images_seen)
         self.progress.start()
 
     def row(self, row: dict[str, Any]) -> None:
         self.file.write(json.dumps(row) + "\n")
-        images = row["images"]
+        images, elapsed = row["images"], time.monotonic() - self.started
         for name, value in row.items():
             if isinstance(value, float):
                 self.board.add_scalar(name, value, images)
-        speed = (images - self.first) / max(time.monotonic() - self.started, 1e-9)
-        self.progress.update(
-            self.task, completed=images, speed=f"{images}/{self.total_images} {speed:.1f} images/s"
-        )
+        speed = (images - self.first) / max(elapsed, 1e-9)
+        left = min((self.total - images) / max(speed, 1e-9), self.seconds_left - elapsed) / 60
+        text = f"{images}/{self.total} images, {speed:.1f} images/s, {max(left, 0):.0f} min left"
+        self.progress.update(self.task, completed=images, description=text)
         if self.progress.disable and time.monotonic() - self.printed > PLAIN_SECONDS:
             self.printed = time.monotonic()
-            left = (self.total_images - images) / max(speed, 1e-9) / 60
             losses = " ".join(f"{k.removeprefix('loss_')} {v:.3f}" for k, v in row.items() if "loss" in k)
-            self.say(
-                f"{images}/{self.total_images} images, {speed:.1f} images/s, {left:.0f} min left: {losses}"
-            )
+            self.say(f"{text}: {losses}")
 
     def validation(self, images: int, seconds: float, figures: dict[str, float], title: str) -> None:
         """Figures of the validation split; `title` says what their `frechet` is."""

@@ -6,6 +6,7 @@ run needs no saved generator states, and on the CPU its losses are those of a ru
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -15,7 +16,6 @@ from typing import Any
 import torch
 import yaml
 from PIL import Image
-from torch import Tensor
 
 from dpsims import checkpoint
 from dpsims.config import BackboneConfig, Recipe, to_dict
@@ -24,11 +24,11 @@ from dpsims.evaluation.features import PooledFeatures
 from dpsims.evaluation.report import grid
 from dpsims.evaluation.run import validate
 from dpsims.models.backbones import load_backbone
-from dpsims.models.discriminator import build_discriminator
 from dpsims.models.generator import Generator
 from dpsims.synthesis import Synthesizer, pick_device
-from dpsims.training.ema import GeneratorAverage, reestimate_batchnorm
+from dpsims.training.ema import reestimate_batchnorm
 from dpsims.training.log import Health, Logger, forget_after
+from dpsims.training.networks import Networks
 from dpsims.training.steps import discriminator_step, generator_step, pick_precision, real_features
 
 BATCHNORM_IMAGES = 256  # label maps that BatchNorm's statistics are measured on
@@ -58,28 +58,16 @@ def train(recipe: Recipe, out: str | Path) -> Path:
     precision = pick_precision(settings.precision, device)
     newest = claim_run(run, recipe)
 
-    # --- models: the generator first, so that its weights depend on the seed alone
-    torch.manual_seed(settings.seed)
-    generator = Generator(recipe.generator).to(memory_format=torch.channels_last).to(device)
-    backbone = load_backbone(recipe.backbone).to(device)
-    torch.manual_seed(settings.seed + 1)
-    discriminator = build_discriminator(recipe.discriminator, backbone)
-    discriminator.to(memory_format=torch.channels_last).to(device).train()
-    average = GeneratorAverage(generator, settings.ema_images)
-    trained = [p for n, p in discriminator.named_parameters() if not n.startswith("backbone.")]
-    optimizers = {
-        "generator": torch.optim.Adam(generator.parameters(), settings.generator_lr, betas=(0.0, 0.99)),
-        "discriminator": torch.optim.Adam(trained, settings.discriminator_lr, betas=(0.0, 0.99)),
-    }
-    features = evaluation_features(recipe, backbone, device)
+    networks = Networks.build(recipe, device)
+    generator, discriminator, average = networks.generator, networks.discriminator, networks.average
+    features = evaluation_features(recipe, networks.backbone, device)
 
     # --- where we are
     images_seen, seconds_before = 0, 0.0
     if newest is not None:
         state = checkpoint.read_json(newest / "state.json")
         images_seen, seconds_before = state["images_seen"], state["seconds"]
-        load_training(newest, generator, average, discriminator)
-        checkpoint.load_optimizers(newest, optimizers)
+        networks.load(newest)
     else:
         discriminator.calibrate(b.image for b in whole_pictures(source, recipe, device, CALIBRATION_IMAGES))
     forget_after(run, images_seen)
@@ -87,7 +75,8 @@ def train(recipe: Recipe, out: str | Path) -> Path:
     real_moments = features.collect(b.image for b in whole_pictures(validation, recipe, device, shown))
 
     batches = training_batches(source, recipe.data, settings.batch_size, settings.seed, images_seen)
-    log = Logger(run, images_seen, settings.total_images)
+    seconds_left = settings.max_minutes * 60 - seconds_before if settings.max_minutes else math.inf
+    log = Logger(run, images_seen, settings.total_images, seconds_left)
     if newest is not None:
         log.say(f"going on from {newest} ({images_seen} images)")
     if real_moments.count < 2:
@@ -115,8 +104,7 @@ def train(recipe: Recipe, out: str | Path) -> Path:
             )
             log.validation(images_seen, seconds, figures, features.title)
         state = {"images_seen": images_seen, "seconds": seconds, "validation": figures}
-        training = training_tensors(generator, average, discriminator)
-        checkpoint.save_checkpoint(run, state, model, training, optimizers, settings.keep)
+        checkpoint.save_checkpoint(run, state, model, networks.tensors(), networks.optimizers, settings.keep)
 
     try:
         while images_seen < settings.total_images and not stop.asked:
@@ -127,18 +115,13 @@ def train(recipe: Recipe, out: str | Path) -> Path:
             rng = torch.Generator().manual_seed(settings.seed * 1_000_003 + images_seen)
             of_real = real_features(discriminator, batch, precision)
             terms, fakes = generator_step(
-                generator, discriminator, optimizers["generator"], batch, of_real, recipe.losses,
+                generator, discriminator, networks.optimizers["generator"], batch, of_real, recipe.losses,
                 precision, rng,
             )  # fmt: skip
             more, measures = discriminator_step(
-                discriminator,
-                optimizers["discriminator"],
-                batch,
-                of_real,
-                fakes,
-                recipe.losses,
+                discriminator, networks.optimizers["discriminator"], batch, of_real, fakes, recipe.losses,
                 precision,
-            )
+            )  # fmt: skip
             images_seen += settings.batch_size
             average.update(generator, settings.batch_size, images_seen)
 
@@ -199,27 +182,6 @@ def _changes(file: Path, recipe: Recipe) -> list[str]:
         if old != new and key not in MAY_CHANGE and not moved:
             changed.append(f"{key}={old}, not {new}")
     return changed
-
-
-def training_tensors(
-    generator: Generator, average: GeneratorAverage, discriminator: Any
-) -> dict[str, Tensor]:
-    parts = {
-        "generator": generator.state_dict(),
-        "average": average.average.state_dict(),
-        "discriminator": discriminator.trained_state(),
-    }
-    return {f"{part}/{k}": v for part, state in parts.items() for k, v in state.items()}
-
-
-def load_training(folder: Path, generator: Generator, average: GeneratorAverage, discriminator: Any) -> None:
-    parts: dict[str, dict[str, Tensor]] = {"generator": {}, "average": {}, "discriminator": {}}
-    for key, tensor in checkpoint.load_tensors(folder / "training.safetensors").items():
-        part, _, name = key.partition("/")
-        parts[part][name] = tensor
-    generator.load_state_dict(parts["generator"])
-    average.average.load_state_dict(parts["average"])
-    discriminator.load_trained_state(parts["discriminator"])
 
 
 def evaluation_features(recipe: Recipe, backbone: Any, device: torch.device) -> PooledFeatures:

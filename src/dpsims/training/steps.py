@@ -45,15 +45,20 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
+def trained_parameters(discriminator: AnyDiscriminator) -> list[torch.nn.Parameter]:
+    """All but the frozen backbone's."""
+    return [p for name, p in discriminator.named_parameters() if not name.startswith("backbone.")]
+
+
 def set_trainable(discriminator: AnyDiscriminator, trainable: bool) -> None:
     """Switch the gradients of everything but the frozen backbone."""
-    for name, parameter in discriminator.named_parameters():
-        if not name.startswith("backbone."):
-            parameter.requires_grad_(trainable)
+    for parameter in trained_parameters(discriminator):
+        parameter.requires_grad_(trainable)
 
 
 @torch.no_grad()
 def real_features(discriminator: AnyDiscriminator, batch: Batch, precision: str) -> list[Tensor]:
+    """Conditioned features of the real pictures, without a graph."""
     with autocast(batch.image.device, precision):
         return discriminator.features(batch.image)
 

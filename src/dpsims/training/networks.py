@@ -1,0 +1,82 @@
+"""What a run trains: generator, moving average, discriminator and their optimisers; made, saved and loaded
+together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dpsims import checkpoint
+from dpsims.config import Recipe
+from dpsims.models.backbones import Backbone, load_backbone
+from dpsims.models.discriminator import build_discriminator
+from dpsims.models.generator import Generator
+from dpsims.training.ema import GeneratorAverage
+from dpsims.training.steps import AnyDiscriminator, trained_parameters
+
+ADAM_BETAS = (0.0, 0.99)
+
+
+@dataclass
+class Networks:
+    """The backbone is among them, frozen; the `oasis` discriminator does not use it, evaluation may."""
+
+    generator: Generator
+    average: GeneratorAverage
+    discriminator: AnyDiscriminator
+    backbone: Backbone
+    optimizers: dict[str, torch.optim.Optimizer]
+
+    @classmethod
+    def build(cls, recipe: Recipe, device: torch.device) -> Networks:
+        """Untrained networks of a resolved recipe; the same seed gives the same weights.
+
+        Raises ValueError for a backbone that cannot be loaded and for sizes that do not fit.
+        """
+        settings, layout = recipe.training, torch.channels_last
+        torch.manual_seed(settings.seed)
+        generator = Generator(recipe.generator).to(memory_format=layout).to(device)
+        backbone = load_backbone(recipe.backbone).to(device)
+        torch.manual_seed(settings.seed + 1)  # the same, whatever the generator drew
+        discriminator = build_discriminator(recipe.discriminator, backbone)
+        discriminator.to(memory_format=layout).to(device).train()
+        rates = {
+            "generator": (list(generator.parameters()), settings.generator_lr),
+            "discriminator": (trained_parameters(discriminator), settings.discriminator_lr),
+        }
+        optimizers: dict[str, torch.optim.Optimizer] = {
+            name: torch.optim.Adam(parameters, rate, betas=ADAM_BETAS)
+            for name, (parameters, rate) in rates.items()
+        }
+        average = GeneratorAverage(generator, settings.ema_images)
+        return cls(generator, average, discriminator, backbone, optimizers)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that training changes, but for the optimisers' state; keys are `part/name`."""
+        parts = {
+            "generator": self.generator.state_dict(),
+            "average": self.average.average.state_dict(),
+            "discriminator": self.discriminator.trained_state(),
+        }
+        return {f"{part}/{name}": v for part, state in parts.items() for name, v in state.items()}
+
+    def load(self, folder: Path) -> None:
+        """Go on from a checkpoint. Raises ValueError, naming the file, where it is damaged or does not
+        fit."""
+        file = folder / "training.safetensors"
+        parts: dict[str, dict[str, Tensor]] = {"generator": {}, "average": {}, "discriminator": {}}
+        try:
+            for key, tensor in checkpoint.load_tensors(file).items():
+                part, _, name = key.partition("/")
+                parts[part][name] = tensor
+            self.generator.load_state_dict(parts["generator"])
+            self.average.average.load_state_dict(parts["average"])
+            self.discriminator.load_trained_state(parts["discriminator"])
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(
+                f"{file}: does not fit this run; delete {folder} to go on from before"
+            ) from error
+        checkpoint.load_optimizers(folder, self.optimizers)
