@@ -251,3 +251,11 @@ def test_real_weights_give_torchvisions_features(name: str) -> None:
     torch.testing.assert_close(features[-1], expected, rtol=1e-3, atol=1e-4)
     for feature, noise in zip(features, untrained, strict=True):
         assert (feature - noise).abs().mean() > 0.5 * feature.abs().mean()
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet10t", "scenes_tiny"])
+def test_activations_of_random_networks_do_not_fade(name: str):
+    backbone = load_backbone(BackboneConfig(name, "random"))
+    assert not any(module.training for module in backbone.modules())
+    for features in backbone(torch.rand(2, 3, 64, 80, generator=torch.Generator().manual_seed(0)) * 2 - 1):
+        assert features.std() > 0.05

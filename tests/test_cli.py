@@ -189,6 +189,12 @@ def pictures(folder: Path) -> dict[str, np.ndarray]:
     return {p.name: np.array(Image.open(p)).astype(int) for p in folder.iterdir()}
 
 
+def test_generate_does_not_overwrite_the_maps(dpsims: Run, model: Path, photos: Path):
+    before = (photos / "labels" / "00.png").read_bytes()
+    check_refused(dpsims("generate", model, photos / "labels", "--out", photos / "labels"), "choose another")
+    assert (photos / "labels" / "00.png").read_bytes() == before
+
+
 def test_generate_is_reproducible_whatever_the_batch_size(
     dpsims: Run, model: Path, photos: Path, tmp_path: Path
 ):

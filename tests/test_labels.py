@@ -118,3 +118,9 @@ def test_an_unreadable_classes_json_is_named(tmp_path: Any, content: bytes | Non
         path.write_bytes(content)
     with pytest.raises(ValueError, match=r"classes\.json: "):
         LabelSpace.load(path)
+
+
+def test_without_an_ignore_id_the_unlabelled_colour_is_no_class():
+    space = LabelSpace(("sky",), ((0, 0, 255),), (0,), ignore_id=None)
+    with pytest.raises(ValueError, match="belongs to no class"):
+        space.decode_colors(np.zeros((2, 2, 3), np.uint8))

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
-from dpsims.checkpoint import best_checkpoint, checkpoints, load_model, read_json
+from dpsims.checkpoint import best_checkpoint, checkpoint_to_use, checkpoints, load_model, read_json
 from dpsims.config import (
     BackboneConfig,
     DataConfig,
@@ -104,6 +105,61 @@ def test_a_finished_run_is_left_alone(finished):
 def test_another_recipe_in_the_same_folder_is_refused(finished):
     with pytest.raises(ValueError, match="training.batch_size=4, not 2; choose another --out"):
         train(changed(batch_size=2), finished)
+
+
+def test_a_run_without_a_checkpoint_does_not_claim_its_folder(tmp_path):
+    typo = dataclasses.replace(TINY, backbone=BackboneConfig("squeezenet", "random"))
+    with pytest.raises(ValueError, match="squeezenet1_1"):
+        train(typo, tmp_path)
+    assert len(losses(train(changed(total_images=4), tmp_path))) == 1
+
+
+def test_what_changes_no_result_may_change(finished, tmp_path):
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    train(changed(total_images=20, keep=1), run)
+    assert len(losses(run)) == 5
+    assert yaml.safe_load((run / "recipe.yaml").read_text())["training"]["total_images"] == 20
+
+
+def test_a_damaged_checkpoint_is_named(finished, tmp_path):
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    file = checkpoints(run)[-1] / "training.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"training\.safetensors: damaged"):
+        train(changed(total_images=20), run)
+
+
+def test_too_few_validation_pictures_to_measure_stop_no_run(tmp_path):
+    recipe = dataclasses.replace(TINY, evaluation=EvaluationConfig(validation_images=1))
+    run = train(recipe, tmp_path)
+    found = checkpoint_to_use(run)
+    assert found is not None and int(found.name) == 16  # the newest
+    assert not [r for r in rows(run) if "validation" in r]
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        ("training", "batch_size", 0),
+        ("training", "checkpoint_images", 0),
+        ("training", "seed", 2**32),
+        ("generator", "channels", ()),
+        ("generator", "attention_heads", 0),
+        ("losses", "contrastive_temperature", 0.0),
+        ("losses", "label_smoothing", 1.5),
+    ],
+)
+def test_numbers_out_of_range_are_refused_at_once(section, field, value, tmp_path):
+    part = dataclasses.replace(getattr(TINY, section), **{field: value})
+    with pytest.raises(ValueError, match=rf"{section}\.{field}"):
+        train(dataclasses.replace(TINY, **{section: part}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_small_batches_have_a_diversity_loss(tmp_path):
+    loss = dataclasses.replace(TINY.losses, diversity_fraction=0.1)
+    recipe = dataclasses.replace(changed(batch_size=2, total_images=2), losses=loss)
+    assert "loss_diversity" in rows(train(recipe, tmp_path))[0]
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):
