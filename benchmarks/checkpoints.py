@@ -30,6 +30,7 @@ def main(
     at: Annotated[list[int] | None, typer.Option(help="pictures seen of the checkpoints to measure")] = None,
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
     grid: Annotated[Path | None, typer.Option(help="contact sheet of the last checkpoint measured")] = None,
+    photographs: Annotated[bool, typer.Option(help="real pictures in it, too (may we show them?)")] = False,
     segmenter_images: int = 6000,
     split: Literal["train", "val", "test"] = "test",
 ) -> None:
@@ -60,7 +61,8 @@ def main(
         if json_file is not None:  # after each: a long measurement that is stopped has not been for nothing
             write_whole(json_file, json.dumps(rows, indent=1).encode())
     if grid is not None:
-        write_whole(grid, png_bytes(bench.sheet([model, model], ["generated", "other noise"])))
+        titles = ["generated", "other noise", "other noise"]
+        write_whole(grid, png_bytes(bench.sheet([model] * 3, titles, rows=10, real=photographs)))
 
 
 def figures(report: dict[str, Any]) -> dict[str, Any]:

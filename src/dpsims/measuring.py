@@ -163,8 +163,13 @@ class Bench:
                 f"{', '.join(mine)}"
             )
 
-    def sheet(self, models: Sequence[Synthesizer], titles: Sequence[str], rows: int = 8) -> Image.Image:
-        """label map | real | a picture of each model, a row a map; the same model twice: another noise."""
+    def sheet(
+        self, models: Sequence[Synthesizer], titles: Sequence[str], rows: int = 8, real: bool = True
+    ) -> Image.Image:
+        """label map | real (left out where not wanted) | a picture of each model, a row a map.
+
+        The same model twice: another noise.
+        """
         size = (self.data.height, self.data.width)
         label_rows = []
         for image, label in fixed_batches(self.real, *size, 1, rows):
@@ -172,8 +177,8 @@ class Bench:
             fakes = [
                 m.generate(label, seed, first=len(label_rows)) for m, seed in zip(models, seeds, strict=True)
             ]
-            label_rows += rows_of(label, image, fakes, self.space.palette)
-        return contact_sheet(label_rows, ["label map", "real", *titles])
+            label_rows += rows_of(label, image if real else None, fakes, self.space.palette)
+        return contact_sheet(label_rows, ["label map", *(["real"] if real else []), *titles])
 
     def untrained(self, model: Synthesizer) -> Synthesizer:
         """A generator like the model's with random weights, its BatchNorm measured as a trained one's is."""
