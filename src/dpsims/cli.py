@@ -186,9 +186,11 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Measure a model: realism (Frechet distance), layout (mIoU by a segmenter), diversity."""
-    for file in (json_file, grid):
+    for file, option in ((json_file, "--json"), (grid, "--grid")):
         if file is not None:
-            _writable(file.parent)
+            _writable(file.parent, option)
+            if file.is_dir():
+                raise ValueError(f"{file}: is a folder; give {option} a file")
 
     from dpsims import measuring
 
@@ -225,14 +227,16 @@ def demo(
     demo.run(out, minutes)
 
 
-def _writable(folder: Path) -> Path:
+def _writable(folder: Path, option: str = "--out") -> Path:
     """Make the folder and try to write there: better now than after hours. ValueError where that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError as error:
-        raise ValueError(f"{folder}: cannot write there ({error.strerror}); choose another --out") from error
+        raise ValueError(
+            f"{folder}: cannot write there ({error.strerror}); choose another {option}"
+        ) from error
 
 
 def main(args: list[str] | None = None) -> None:

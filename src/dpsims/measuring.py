@@ -93,6 +93,12 @@ class Bench:
             network.backbone.to(self.device)
         self.real = open_source(data, split)
         self.train = open_source(data, "train")
+        for source, name in ((self.train, "train"), (self.real, split)):
+            if len(source) < 2:  # said now, not after a segmenter was trained
+                raise ValueError(
+                    f"{source.name}: the {name} split has {len(source)} pictures, an evaluation needs 2 or "
+                    "more; add pictures, or measure on another --split"
+                )
         self.space = self.real.space
         self._segmenter_file, self._segmenter_images = segmenter, segmenter_images
 

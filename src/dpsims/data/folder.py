@@ -120,11 +120,14 @@ def _scan_pairs(folder: Path) -> tuple[list[Pair], list[tuple[Path, str]]]:
 
 
 def _set_aside(pairs: list[Pair], missing: list[str]) -> dict[str, list[Pair]]:
-    """A tenth of the training pairs (at least one) for each missing split; hash order mixes sequences."""
+    """A tenth of the training pairs for each missing split; hash order mixes sequences.
+
+    At least two, which is what measuring takes, where that leaves most of them to training; else one.
+    """
     by_hash = sorted(pairs, key=lambda pair: hashlib.sha256(pair.image.stem.encode()).digest())
     if len(pairs) <= len(missing):
         by_hash = []  # too few: every split stays as it is, and the missing ones stay empty
-    share = max(1, len(pairs) // 10)
+    share = max(2 if len(pairs) >= 8 else 1, len(pairs) // 10)
     taken = {split: by_hash[k * share : (k + 1) * share] for k, split in enumerate(missing)}
     held_out = {pair for part in taken.values() for pair in part}
     taken = {split: sorted(part, key=lambda pair: pair.image.stem) for split, part in taken.items()}

@@ -79,6 +79,8 @@ def train(recipe: Recipe, out: str | Path) -> Path:
     log = Logger(run, images_seen, settings.total_images, seconds_left)
     if newest is not None:
         log.say(f"going on from {newest} ({images_seen} images)")
+    if images_seen >= settings.total_images:
+        log.say(f"nothing to do: {images_seen} images were asked for; more: --training.total_images N")
     if real_moments.count < 2:
         log.say("fewer than 2 validation pictures: checkpoints are not measured, and the newest is taken")
     health, started, stop = Health(), time.monotonic(), _StopOnSignal()
@@ -140,6 +142,7 @@ def train(recipe: Recipe, out: str | Path) -> Path:
         if images_seen > saved_at:
             save_grid(run, images_seen, average.average, validation, recipe)
             save()
+            log.say(f"{'stopped' if stop.asked else 'done'} after {images_seen} images; the run is in {run}")
     finally:
         stop.restore()
         log.close()
