@@ -2,6 +2,7 @@
 stale.
 """
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,14 +25,14 @@ class Pairs:
     space = LabelSpace(("sky", "road"), ((0, 0, 1), (1, 0, 0)), (0, 1))
     name = "pairs"
 
-    def __init__(self, *names):
-        self.names = list(names)
+    def __init__(self, *names, label=0):
+        self.names, self.label = list(names), label
 
     def __len__(self):
         return len(self.names)
 
     def load(self, i):
-        raise NotImplementedError
+        return np.full((2, 2, 3), ord(self.names[i]), np.uint8), np.full((2, 2), self.label)
 
 
 def blocks(batch=8, seed=0):
@@ -143,8 +144,11 @@ def test_a_stale_or_damaged_file_is_noticed(tmp_path):
     Segmenter(2, (4,), segmenter_key(Pairs("a", "b"), 64, 80, 100, 0)).save(path)
     with pytest.raises(ValueError, match="height: 64, not 96"):
         Segmenter.load(path, segmenter_key(Pairs("a", "b"), 96, 80, 100, 0))
-    with pytest.raises(ValueError, match="names"):
+    with pytest.raises(ValueError, match="digest"):
         Segmenter.load(path, segmenter_key(Pairs("a", "c"), 64, 80, 100, 0))
+    corrected = Pairs("a", "b", label=1)
+    with pytest.raises(ValueError, match="digest"):
+        Segmenter.load(path, segmenter_key(corrected, 64, 80, 100, 0))
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"segmenter\.safetensors.*delete"):
         Segmenter.load(path)
