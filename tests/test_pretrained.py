@@ -165,12 +165,7 @@ def test_torchvision_cache_needs_no_network(
 
 
 def test_scenes_tiny_ships_with_the_package() -> None:
-    try:
-        backbone = load_backbone(BackboneConfig("scenes_tiny"))
-    except ValueError as error:
-        if "no such file" not in str(error):
-            raise
-        pytest.skip("the weights of scenes_tiny are not trained yet")
+    backbone = load_backbone(BackboneConfig("scenes_tiny"))
     assert backbone.description == "scenes_tiny (pretrained)"
     image = torch.rand(1, 3, 64, 80) * 2 - 1
     noise = load_backbone(BackboneConfig("scenes_tiny", "random"))(image)

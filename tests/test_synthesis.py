@@ -106,3 +106,14 @@ def test_damaged_models_are_named(folder, tmp_path_factory):
     (folder / "model.json").write_text("{")
     with pytest.raises(ValueError, match=r"model\.json: damaged"):
         load_model(folder)
+
+
+def test_the_shipped_generator_paints_scenes():
+    synthesizer = Synthesizer.load("scenes")
+    assert synthesizer.space.names[0] == "sky" and synthesizer.space.ignore_id is None
+    label = torch.zeros(1, *synthesizer.size, dtype=torch.int64)
+    image, other = synthesizer.generate(label, seed=1), synthesizer.generate(label, seed=2)
+    assert image.shape == (1, 3, *synthesizer.size)
+    assert (image - other).abs().mean() > 0.05  # noise counts
+    road = torch.full_like(label, synthesizer.space.names.index("road"))
+    assert (image - synthesizer.generate(road, seed=1)).abs().mean() > 0.05  # and so do classes
