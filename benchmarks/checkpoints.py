@@ -16,9 +16,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from dpsims.checkpoint import checkpoints, read_json
+from dpsims.checkpoint import checkpoints, read_json, write_whole
 from dpsims.config import DataConfig
-from dpsims.generating import png_bytes, write_whole
+from dpsims.generating import png_bytes
 from dpsims.measuring import Bench, feature_networks
 from dpsims.synthesis import Synthesizer
 

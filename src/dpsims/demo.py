@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dpsims.checkpoint import write_whole
 from dpsims.config import Recipe
 from dpsims.evaluation import summary, text_table
-from dpsims.generating import png_bytes, write_whole
+from dpsims.generating import png_bytes
 from dpsims.measuring import Bench, feature_networks, say
 from dpsims.recipes import load_recipe
 from dpsims.synthesis import Synthesizer

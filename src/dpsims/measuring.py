@@ -16,7 +16,7 @@ from typing import Any, cast, get_args
 import torch
 from PIL import Image
 
-from dpsims.checkpoint import Model
+from dpsims.checkpoint import Model, write_whole
 from dpsims.config import BackboneConfig, DataConfig, from_dict
 from dpsims.data import Batch, Split, fixed_batches, open_source, training_batches
 from dpsims.data.scenes import SCENES_SPACE
@@ -33,7 +33,7 @@ from dpsims.evaluation import (
     text_table,
     train_segmenter,
 )
-from dpsims.generating import png_bytes, write_whole
+from dpsims.generating import png_bytes
 from dpsims.models.backbones import load_backbone
 from dpsims.models.generator import Generator
 from dpsims.synthesis import Synthesizer, pick_device

@@ -14,6 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from dpsims.checkpoint import write_whole
+
 PLAIN_SECONDS = 30  # between two lines where there is no terminal
 HISTORY = 400  # logged steps that the health check looks back on
 
@@ -113,6 +115,4 @@ def forget_after(run: Path, images_seen: int) -> None:
             continue
         if row["images"] <= images_seen:
             kept.append(line + "\n")
-    partial = file.with_suffix(".partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    partial.replace(file)
+    write_whole(file, "".join(kept).encode())

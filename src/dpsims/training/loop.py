@@ -163,9 +163,7 @@ def claim_run(run: Path, recipe: Recipe) -> Path | None:
             raise ValueError(f"{run}: holds a run with {changed[0]}; choose another --out")
     try:
         (run / "grids").mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        partial.write_text(yaml.safe_dump(to_dict(recipe), sort_keys=False), encoding="utf-8")
-        partial.replace(file)
+        checkpoint.write_whole(file, yaml.safe_dump(to_dict(recipe), sort_keys=False).encode())
     except OSError as error:
         raise ValueError(f"{run}: cannot be written ({error.strerror}); choose another --out") from error
     return found[-1] if found else None
