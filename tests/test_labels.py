@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from dpsims.labels import LabelSpace
 
@@ -55,7 +56,7 @@ def test_an_unknown_id_is_named_with_file_place_count_and_the_allowed_ones(bad: 
         SPACE.decode_ids(ids, "maps/a.png")
     message = str(error.value)
     assert message.startswith("maps/a.png: ")
-    for part in (f"label id {bad} at row 1, column 2 (2 such pixels)", "7, 300, 2, unlabelled 255"):
+    for part in (f"label id {bad} at row 1, column 2 (2 such pixels)", "2, 7, 300, unlabelled 255"):
         assert part in message
 
 
@@ -68,8 +69,9 @@ def test_an_unknown_colour_is_named_with_file_and_place():
 
 def test_a_colour_of_two_classes_is_refused():
     space = LabelSpace(("a", "b", "c"), ((1, 1, 1), (2, 2, 2), (1, 1, 1)), (0, 1, 2))
-    with pytest.raises(ValueError, match=r"x\.png: .* a and c share the colour \(1, 1, 1\)"):
-        space.decode_colors(np.full((1, 1, 3), 2, np.uint8), "x.png")
+    with pytest.raises(ValueError, match=r"x\.png: a and c share the colour \(1, 1, 1\), seen at row 0"):
+        space.decode_colors(np.full((1, 1, 3), 1, np.uint8), "x.png")
+    assert space.decode_colors(np.full((1, 1, 3), 2, np.uint8)).tolist() == [[1]]  # not the shared one
 
 
 def test_classes_json_round_trip(tmp_path: Any):
@@ -124,3 +126,86 @@ def test_without_an_ignore_id_the_unlabelled_colour_is_no_class():
     space = LabelSpace(("sky",), ((0, 0, 255),), (0,), ignore_id=None)
     with pytest.raises(ValueError, match="belongs to no class"):
         space.decode_colors(np.zeros((2, 2, 3), np.uint8))
+
+
+TRAFFIC: dict[str, Any] = {
+    "ignore_id": 255,
+    "classes": [
+        {"id": 4, "name": "road", "color": [90, 90, 90]},
+        {"id": 9, "name": "truck", "color": [0, 0, 70]},
+        {"id": 7, "name": "car", "color": [0, 0, 140]},
+        {"id": 8, "name": "ego", "color": [1, 1, 1]},
+        {"id": None, "name": "hood", "color": [2, 2, 2]},
+    ],
+    "merge": {"car": ["car", "truck"]},
+    "ignore": ["ego", "Hood"],
+}
+
+
+def test_merged_and_ignored_classes():
+    space = LabelSpace.from_dict(TRAFFIC)
+    assert (space.names, space.ids) == (("road", "car"), (4, 7))  # the class that gives the name gives the id
+    ids = np.array([[4, 9, 7, 8, 255]], np.uint8)
+    index = space.decode_ids(ids)
+    assert index.tolist() == [[0, 1, 1, 2, 2]]
+    assert space.encode_ids(index).tolist() == [[4, 7, 7, 255, 255]]
+    colors = np.array([[[90, 90, 90], [0, 0, 70], [0, 0, 140], [1, 1, 1], [2, 2, 2], [0, 0, 0]]], np.uint8)
+    assert space.decode_colors(colors).tolist() == [[0, 1, 1, 2, 2, 2]]
+    assert LabelSpace.from_dict(space.to_dict()) == space
+    with pytest.raises(ValueError, match=r"label id 5 .*\(4, 7\.\.9, unlabelled 255\)"):
+        space.decode_ids(np.array([[5]]))
+
+
+def test_a_merged_class_may_have_a_name_of_its_own():
+    space = LabelSpace.from_dict({**TRAFFIC, "merge": {"vehicle": ["car", "truck"]}})
+    assert (space.names, space.ids) == (("road", "vehicle"), (4, 9))  # of its first member in the file
+    assert LabelSpace.from_dict(space.to_dict()) == space
+
+
+def test_evaluation_counts_some_classes_in_its_own_order():
+    space = LabelSpace.from_dict({**TRAFFIC, "evaluate": ["Car"]})
+    assert space.evaluation.names == ("car",)
+    assert space.evaluation_table.tolist() == [1, 0, 1]
+    assert LabelSpace.from_dict(space.to_dict()) == space
+    assert SPACE.evaluation is SPACE and SPACE.evaluation_table.tolist() == [0, 1, 2, 3]
+
+
+def test_from_one_label_space_to_another():
+    fine = LabelSpace(("Truck", "bike", "ROAD"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)), (0, 1, 2))
+    coarse = LabelSpace.from_dict(TRAFFIC)
+    with pytest.raises(ValueError, match="no such class in the other label space: bike"):
+        fine.table_to(coarse)
+    assert fine.table_to(coarse, drop=True).tolist() == [1, 2, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"merge": ["car"]}, "merge should look like"),
+        ({"merge": {"car": ["car", "lorry"]}}, "merge car: lorry is no class"),
+        ({"merge": {"car": ["car"], "road": ["road", "car"]}}, "car is listed twice"),
+        ({"merge": {"road": ["car", "truck"]}}, "road is a class of its own"),
+        ({"merge": {"car": ["car", "ego"]}}, "ego stands under both"),
+        ({"ignore": "ego"}, "ignore: should be a list"),
+        ({"ignore": ["ego", "hood", "lorry"]}, "ignore: lorry is no class"),
+        ({"evaluate": ["truck"]}, "evaluate: truck is no class; there are road, car"),
+        ({"evaluate": ["car", "CAR"]}, "names a class twice"),
+        ({"ignore": []}, "class id None (hood)"),
+    ],
+)
+def test_malformed_merges_are_refused(change: dict[str, Any], said: str):
+    with pytest.raises(ValueError) as error:
+        LabelSpace.from_dict({**TRAFFIC, **change}, "my.yaml")
+    assert str(error.value).startswith("my.yaml: ") and said in str(error.value)
+
+
+def test_yaml_json_and_a_folder_give_the_same_space(tmp_path: Any):
+    (tmp_path / "classes.yaml").write_text(yaml.safe_dump(TRAFFIC))
+    space = LabelSpace.from_dict(TRAFFIC)
+    assert LabelSpace.load(tmp_path / "classes.yaml") == LabelSpace.load(tmp_path) == space
+    (tmp_path / "classes.json").write_text(json.dumps(TRAFFIC))
+    with pytest.raises(ValueError, match="stands beside classes.json"):
+        LabelSpace.load(tmp_path)
+    (tmp_path / "bad.yaml").write_text("classes: [")
+    with pytest.raises(ValueError, match=r"bad\.yaml: is not YAML"):
+        LabelSpace.load(tmp_path / "bad.yaml")

@@ -1,0 +1,175 @@
+"""Label spaces from files: `classes.json` or `classes.yaml`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dpsims.labels import CLASSES_FILES, Alias, Color, LabelSpace
+
+_FORM = '{"ignore_id": ..., "classes": [{"id", "name", "color"}, ...]}'
+
+
+@dataclass
+class _Entry:
+    """A class as a file lists it."""
+
+    id: int | None
+    name: str
+    color: Color | None
+
+
+def load_space(path: Path) -> LabelSpace:
+    """The label space in a JSON or YAML file, or in the folder's `classes.*`.
+
+    Raises ValueError (with the file's name) where it is missing or malformed.
+    """
+    if path.is_dir():
+        found = [path / name for name in CLASSES_FILES if (path / name).is_file()]
+        if len(found) > 1:
+            raise ValueError(f"{found[1]}: stands beside {found[0].name}; keep one of them")
+        path = found[0] if found else path / CLASSES_FILES[0]
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror}); it holds class names and colours"
+        raise ValueError(f"{path}: {reason}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is no text (UTF-8)") from error
+    if path.suffix.lower() in (".yaml", ".yml"):
+        import yaml
+
+        try:
+            return read_space(yaml.safe_load(text), str(path))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
+    try:
+        return read_space(json.loads(text), str(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: is not JSON (line {error.lineno}: {error.msg})") from error
+
+
+def read_space(values: Any, where: str) -> LabelSpace:
+    """What such a file holds -> the label space; see `LabelSpace.from_dict`."""
+    if not isinstance(values, dict) or not isinstance(values.get("classes"), list):
+        raise ValueError(f"{where}: give {_FORM}")
+    ignore_id = values.get("ignore_id")
+    if ignore_id is not None and not _is_id(ignore_id):
+        raise ValueError(f"{where}: ignore_id={ignore_id!r} should be null or a whole number 0..65535")
+    ignore_color = _color(values.get("ignore_color", (0, 0, 0)), f"{where}: ignore_color")
+    ignored = _names(values.get("ignore"), f"{where}: ignore")
+    entries = _entries(values["classes"], ignored, where)
+    unlabelled = next((e for e in entries.values() if e.id is not None and e.id == ignore_id), None)
+    if unlabelled is not None:
+        ignore_color = unlabelled.color or ignore_color
+        del entries[unlabelled.name.casefold()]
+    merged_into = _merges(values.get("merge"), entries, where)
+    for name in ignored:
+        _known(name, entries, f"{where}: ignore")
+        if name.casefold() in merged_into:
+            raise ValueError(f"{where}: {name} stands under both `merge` and `ignore`; choose one")
+
+    # the classes that are kept, in the file's order; a merged one where its first member stands
+    groups: dict[str, list[_Entry]] = {}
+    skipped = {name.casefold() for name in ignored}
+    for key, entry in entries.items():
+        if key not in skipped:
+            groups.setdefault(merged_into.get(key, entry.name), []).append(entry)
+    if not groups:
+        raise ValueError(f"{where}: has no class besides the unlabelled one; give {_FORM}")
+    heads = [
+        next((member for member in members if member.name.casefold() == name.casefold()), members[0])
+        for name, members in groups.items()
+    ]
+    aliases = [
+        Alias(member.id, member.name, member.color, index)
+        for index, (head, members) in enumerate(zip(heads, groups.values(), strict=True))
+        for member in members
+        if member is not head
+    ]
+    dropped = (entry for key, entry in entries.items() if key in skipped)
+    aliases += [Alias(entry.id, entry.name, entry.color, len(groups)) for entry in dropped]
+    by_key = {name.casefold(): name for name in groups}
+    evaluated = _names(values.get("evaluate"), f"{where}: evaluate")
+    for name in evaluated:
+        if name.casefold() not in by_key:
+            raise ValueError(f"{where}: evaluate: {name} is no class; there are {', '.join(groups)}")
+    return LabelSpace(
+        tuple(groups),
+        tuple(head.color for head in heads if head.color is not None),
+        tuple(head.id for head in heads if head.id is not None),
+        ignore_id,
+        ignore_color,
+        tuple(aliases),
+        tuple(by_key[name.casefold()] for name in evaluated),
+    )
+
+
+def _entries(classes: list[Any], ignored: list[str], where: str) -> dict[str, _Entry]:
+    """Name in lower case -> class, in the file's order."""
+    optional = {name.casefold() for name in ignored}
+    entries: dict[str, _Entry] = {}
+    ids: dict[int, str] = {}
+    for item in classes:
+        if not isinstance(item, dict) or not {"id", "name", "color"} <= item.keys():
+            raise ValueError(f"{where}: class {item!r} needs a whole id, a name and a color [r, g, b]")
+        number, name, color = item["id"], str(item["name"]), item["color"]
+        free = name.casefold() in optional
+        if not (_is_id(number) or (free and number is None)):
+            raise ValueError(f"{where}: class id {number!r} ({name}): use unique whole numbers 0..65535")
+        if number is not None and number in ids:
+            raise ValueError(
+                f"{where}: class id {number} ({name}): {ids[number]} has it, too; use unique whole numbers"
+            )
+        if name.casefold() in entries:
+            raise ValueError(f"{where}: two classes are named {name}; give each a name of its own")
+        if number is not None:
+            ids[number] = name
+        rgb = None if free and color is None else _color(color, f"{where}: class {name}")
+        entries[name.casefold()] = _Entry(number, name, rgb)
+    return entries
+
+
+def _merges(values: Any, entries: dict[str, _Entry], where: str) -> dict[str, str]:
+    """Member (lower case) -> name of the class that it becomes part of."""
+    if values is not None and not isinstance(values, dict):
+        raise ValueError(f'{where}: merge should look like {{"car": ["car", "truck"]}}')
+    merged: dict[str, str] = {}
+    for target, members in (values or {}).items():
+        for name in _names(members, f"{where}: merge {target}"):
+            _known(name, entries, f"{where}: merge {target}")
+            if name.casefold() in merged:
+                raise ValueError(f"{where}: merge: {name} is listed twice; name it once")
+            merged[name.casefold()] = str(target)
+    for target in values or ():
+        if str(target).casefold() in entries and merged.get(str(target).casefold()) != target:
+            raise ValueError(f"{where}: merge: {target} is a class of its own; list it among its members")
+    return merged
+
+
+def _known(name: str, entries: dict[str, _Entry], where: str) -> None:
+    if name.casefold() not in entries:
+        raise ValueError(f"{where}: {name} is no class; list it under `classes`, or correct the name")
+
+
+def _names(values: Any, where: str) -> list[str]:
+    if values is None:
+        return []
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{where}: should be a list of class names, not {values!r}")
+    if len({value.casefold() for value in values}) < len(values):
+        raise ValueError(f"{where}: names a class twice: {', '.join(values)}")
+    return values
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 65535
+
+
+def _color(value: Any, where: str) -> Color:
+    whole = isinstance(value, (list, tuple)) and all(isinstance(c, int) and 0 <= c <= 255 for c in value)
+    if not whole or len(value) != 3:
+        raise ValueError(f"{where}: color {value!r} should be [r, g, b], each a whole number 0..255")
+    return value[0], value[1], value[2]
