@@ -16,11 +16,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from dpsims.checkpoint import checkpoints, read_json, write_whole
+from dpsims.checkpoint import checkpoints, read_json
 from dpsims.config import DataConfig
-from dpsims.generating import png_bytes
 from dpsims.measuring import Bench, feature_networks
 from dpsims.synthesis import Synthesizer
+from dpsims.writing import write_png, write_whole
 
 
 def main(
@@ -62,7 +62,7 @@ def main(
             write_whole(json_file, json.dumps(rows, indent=1).encode())
     if grid is not None:
         titles = ["generated", "other noise", "other noise"]
-        write_whole(grid, png_bytes(bench.sheet([model] * 3, titles, rows=10, real=photographs)))
+        write_png(grid, bench.sheet([model] * 3, titles, rows=10, real=photographs))
 
 
 def figures(report: dict[str, Any]) -> dict[str, Any]:

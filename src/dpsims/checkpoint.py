@@ -218,16 +218,6 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
         raise ValueError(f"{file}: damaged, or no safetensors file ({error})") from error
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write under another name, then rename: nobody ever reads half a file. May raise OSError."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def read_json(file: Path) -> dict[str, Any]:
     """Raises ValueError naming the file where it is missing or damaged."""
     try:

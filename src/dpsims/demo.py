@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dpsims.checkpoint import write_whole
 from dpsims.config import Recipe
 from dpsims.evaluation import summary, text_table
-from dpsims.generating import png_bytes
 from dpsims.measuring import Bench, feature_networks, say
 from dpsims.recipes import load_recipe
 from dpsims.synthesis import Synthesizer
 from dpsims.training import train
+from dpsims.writing import write_png, write_whole
 
 SEGMENTER_IMAGES = 2400
 
@@ -52,5 +51,5 @@ def measure(out: Path, recipe: Recipe, segmenter_images: int = SEGMENTER_IMAGES)
     report = {**{name: summary(full) for name, full in reports.items()}, "details": reports}
     write_whole(out / "report.json", json.dumps(report, indent=1).encode())
     titles = ["untrained", "trained", "other noise"]
-    write_whole(out / "contact_sheet.png", png_bytes(bench.sheet([untrained, trained, trained], titles)))
+    write_png(out / "contact_sheet.png", bench.sheet([untrained, trained, trained], titles))
     return report

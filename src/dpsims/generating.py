@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,11 +12,11 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from dpsims.checkpoint import write_whole
 from dpsims.data.files import read_label
 from dpsims.evaluation.report import to_uint8
 from dpsims.models.layers import downsample_ids
 from dpsims.synthesis import Synthesizer
+from dpsims.writing import write_png
 
 SIZES = ("auto", "map", "model")
 ALIKE = (
@@ -52,7 +51,7 @@ def generate_files(
         labels = torch.from_numpy(np.stack([label for _, label in batch]))
         images = generate_sized(synthesizer, labels, seed, number, size)
         for (target, _), image in zip(batch, to_uint8(images), strict=True):
-            write_whole(target, png_bytes(Image.fromarray(image)))
+            write_png(target, Image.fromarray(image))
         number += len(batch)
     return number
 
@@ -89,9 +88,3 @@ def _batches(items: Iterator[Item], batch_size: int) -> Iterator[list[Item]]:
         batch.append(item)
     if batch:
         yield batch
-
-
-def png_bytes(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from dpsims.checkpoint import write_whole
+from dpsims.writing import write_whole
 
 PLAIN_SECONDS = 30  # between two lines where there is no terminal
 HISTORY = 400  # logged steps that the health check looks back on
