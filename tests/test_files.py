@@ -135,3 +135,36 @@ def test_list_maps_names_what_it_cannot_take(tmp_path: Path):
     ]:
         with pytest.raises(ValueError, match=said):
             list_maps(paths)
+
+
+def palette_map(path: Path, ids: list[int], colors: dict[int, tuple[int, int, int]]) -> Path:
+    image = Image.fromarray(np.array([ids], np.uint8)).convert("P")
+    palette = np.zeros((256, 3), np.uint8)
+    for i, color in colors.items():
+        palette[i] = color
+    image.putdata(ids)
+    image.putpalette(palette.tobytes())
+    image.save(path)
+    return path
+
+
+TWO = LabelSpace(("sky", "road"), ((0, 0, 200), (90, 90, 90)), (0, 1), ignore_id=255)
+
+
+def test_a_palette_that_shows_other_classes_than_its_ids_is_refused(tmp_path: Path):
+    swapped = palette_map(tmp_path / "swapped.png", [0, 1], {0: (90, 90, 90), 1: (0, 0, 200)})
+    with pytest.raises(ValueError, match=r"swapped\.png: id 0 is sky, but .* colour of road; .*--palette"):
+        read_label(swapped, TWO)
+    no_id = palette_map(tmp_path / "no_id.png", [7, 7], {7: (90, 90, 90)})
+    with pytest.raises(ValueError, match=r"no_id\.png: id 7 is no class, but .* colour of road"):
+        read_label(no_id, TWO)
+
+
+def test_a_palette_of_the_eye_is_not_looked_at(tmp_path: Path):
+    own = {0: (0, 0, 200), 1: (90, 90, 90), 255: (0, 0, 0)}
+    assert read_label(palette_map(tmp_path / "own.png", [0, 1, 255], own), TWO).tolist() == [[0, 1, 2]]
+    other = palette_map(tmp_path / "other.png", [0, 1], {0: (90, 90, 90), 1: (1, 2, 3)})
+    assert read_label(other, TWO).tolist() == [[0, 1]]
+    grey = LabelSpace(("a", "b"), ((1, 1, 1), (0, 0, 0)), (0, 1), ignore_id=255)
+    ramp = palette_map(tmp_path / "ramp.png", [0, 1], {i: (i, i, i) for i in range(256)})
+    assert read_label(ramp, grey).tolist() == [[0, 1]]

@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from dpsims.config import DataConfig
-from dpsims.data.base import Batch, CachedSource, Source
-from dpsims.data.batches import fixed_batches, training_batches
-from dpsims.data.camvid import CamVid
-from dpsims.data.folder import Folder
+
+if TYPE_CHECKING:
+    from dpsims.data.base import Batch, CachedSource, Source
+    from dpsims.data.batches import fixed_batches, training_batches
 
 Split = Literal["train", "val", "test"]
 
-__all__ = ["SOURCES", "Batch", "Source", "Split", "fixed_batches", "open_source", "training_batches"]
+__all__ = ["Batch", "Source", "Split", "fixed_batches", "open_source", "training_batches"]
+
+# loaded at first use: checking, converting and fetching data do not wait for torch
+_HOME = {"Batch": "base", "Source": "base", "fixed_batches": "batches", "training_batches": "batches"}
 
 
-def open_source(config: DataConfig, split: Split) -> Source:
+def open_source(config: DataConfig, split: Split) -> CachedSource:
     """The pairs of one split; decoded ones are kept in memory up to `config.cache_mb`.
 
     Raises ValueError naming what is missing or does not fit, and the mend.
     """
-    return CachedSource(SOURCES[config.source](config, split), config.cache_mb)
+    from dpsims.data.base import CachedSource  # torch, which is not needed to import this package
 
+    if config.source == "scenes":
+        from dpsims.data.scenes import Scenes
 
-def _root(config: DataConfig) -> str:
+        size = {"train": config.size, "val": 100, "test": 200}[split]
+        return CachedSource(Scenes(size, config.height, config.width, split), config.cache_mb)
     if not config.root:
         raise ValueError(f"data.root: the source `{config.source}` needs a folder; give --data DIR")
-    return config.root
+    from dpsims.data.layouts import open_pairs
+
+    return CachedSource(open_pairs(Path(config.root), config.source, split), config.cache_mb)
 
 
-def _scenes(config: DataConfig, split: Split) -> Source:
-    from dpsims.data.scenes import Scenes  # drawn only where asked for
-
-    size = {"train": config.size, "val": 100, "test": 200}[split]
-    return Scenes(size, config.height, config.width, split)
-
-
-SOURCES = {
-    "folder": lambda config, split: Folder(_root(config), split),
-    "camvid": lambda config, split: CamVid(_root(config), split),
-    "scenes": _scenes,
-}
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'dpsims.data' has no attribute {name!r}")
+    return getattr(import_module(f"dpsims.data.{_HOME[name]}"), name)

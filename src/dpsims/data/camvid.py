@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dpsims.data.folder import SPLITS, Folder
+from dpsims.data import folder
+from dpsims.data.pairs import SPLITS, Layout
 
 CLASSES = (
     "sky", "building", "pole", "road", "pavement", "tree",
@@ -12,20 +13,20 @@ CLASSES = (
 )  # fmt: skip
 
 
-class CamVid(Folder):
-    """CamVid's train, val or test split: `{train,val,test}/{images,labels}/` and `classes.json` below ROOT.
+def scan(root: Path) -> Layout:
+    """CamVid: `{train,val,test}/{images,labels}/` and `classes.json` below ROOT.
 
     Raises ValueError where a split's folder is missing (its splits are fixed, so that results compare) or
     where `classes.json` has other classes than CamVid's eleven.
     """
-
-    def __init__(self, root: str | Path, split: str) -> None:
-        for folder in (Path(root) / name for name in SPLITS):
-            if Path(root).is_dir() and not folder.is_dir():
-                raise ValueError(f"{folder}: missing; for data of your own use the recipe `folder`")
-        super().__init__(root, split)
-        if tuple(name.casefold() for name in self.space.names) != CLASSES:
-            raise ValueError(
-                f"{self.root / 'classes.json'}: is not CamVid's list ({', '.join(CLASSES)}); "
-                "for data of your own use the recipe `folder`"
-            )
+    for path in (root / name for name in SPLITS):
+        if root.is_dir() and not path.is_dir():
+            raise ValueError(f"{path}: missing; for data of your own use the recipe `folder`")
+    layout = folder.scan(root)
+    if tuple(name.casefold() for name in layout.space.names) != CLASSES:
+        raise ValueError(
+            f"{root / 'classes.json'}: is not CamVid's list ({', '.join(CLASSES)}); "
+            "for data of your own use the recipe `folder`"
+        )
+    layout.title = "CamVid"
+    return layout
