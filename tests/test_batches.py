@@ -153,3 +153,63 @@ def test_settings_out_of_range_are_named_at_once(
 ):
     with pytest.raises(ValueError, match=said):
         training_batches(Encoded(), DataConfig(**config), batch_size, seed, world_size=2)
+
+
+class Haystack(Encoded):
+    """One large map of `sky` with a few pixels of `tree` in a corner, and a picture that says so."""
+
+    def load(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        label = np.zeros((120, 160), np.int64)
+        label[3:7, 150:154] = 2
+        return np.repeat((label * 60).astype(np.uint8)[..., None], 3, -1), label
+
+
+def test_rare_crops_show_rare_classes_and_keep_pairs_and_order():
+    def shown(rare_crop: float) -> tuple[list[Batch], float]:
+        config = DataConfig(height=30, width=40, crop=4.0, rare_crop=rare_crop)
+        batches = take(training_batches(Haystack(1), config, 1, seed=0), 60)
+        return batches, sum(float((b.label == 2).any()) for b in batches) / 60
+
+    plain, seldom = shown(0.0)
+    crops, often = shown(1.0)
+    assert seldom < 0.25 and often > 0.4  # each of the map's two classes in half of the crops, but for chance
+    for batch in crops:
+        inner = (batch.image[:, 0] > 0.5 * (120 / 127.5) - 0.5) == (batch.label == 2)
+        assert inner.float().mean() > 0.95  # but for the rim, the picture moved with its map
+    again, _ = shown(1.0)
+    assert same(crops, again)
+
+
+def test_a_map_without_any_class_is_cropped_like_any_other():
+    class Unlabelled(Encoded):
+        def load(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+            image, label = super().load(i)
+            return image, np.full_like(label, SPACE.ignore_index)
+
+    config = DataConfig(height=20, width=24, crop=2.0, rare_crop=1.0)
+    (batch,) = take(training_batches(Unlabelled(), config, 4, seed=0), 1)
+    assert (batch.label == SPACE.ignore_index).all()
+
+
+def test_training_and_measuring_see_the_same_proportions():
+    class Wide(Encoded):
+        def load(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+            label = (np.arange(160) // 40 % 2)[None].repeat(40, 0)  # four stripes
+            return np.repeat((label * 60).astype(np.uint8)[..., None], 3, -1), label
+
+    def changes(batch: Batch) -> float:
+        return float((batch.label.diff(dim=-1) != 0).sum((1, 2)).float().mean() / batch.label.shape[1])
+
+    (whole,) = fixed_batches(Wide(1), 32, 32, 1)
+    assert changes(whole) == 3  # squeezed, all stripes are there
+    config = DataConfig(height=32, width=32, crop=1.05)
+    assert min(changes(b) for b in take(training_batches(Wide(1), config, 1, seed=0), 20)) >= 2
+
+
+def test_an_order_of_the_source_is_followed():
+    class Ordered(Encoded):
+        def order(self, seed: int, epoch: int) -> np.ndarray:
+            return np.roll(np.arange(len(self)), epoch)
+
+    batches = take(training_batches(Ordered(6), SMALL, 6, seed=3), 2)
+    assert [which(b) for b in batches] == [[0, 1, 2, 3, 4, 5], [5, 0, 1, 2, 3, 4]]

@@ -54,7 +54,12 @@ def test_a_field_that_is_no_text_is_an_unknown_field(key: Any):
         ("crop", False, "data.crop=False should be a number"),
         ("flip", 1, "data.flip=1 should be true or false"),
         ("root", 3, "data.root=3 should be text"),
-        ("source", "mars", "data.source='mars' should be one of folder, camvid, scenes"),
+        (
+            "source",
+            "mars",
+            "data.source='mars' should be one of folder, ade20k, cocostuff, cityscapes, cityscapes_trainids, "
+            "camvid, scenes",
+        ),
     ],
 )
 def test_a_wrong_type_is_named_with_the_right_one(field: str, value: Any, said: str):
@@ -88,3 +93,25 @@ def test_derived_fields_are_not_settable_but_resolved():
     assert recipe.generator.num_classes == recipe.discriminator.num_classes == 12
     assert recipe.discriminator.backbone.name == "squeezenet1_1"
     assert given.generator.num_classes == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"data": {"source": "scenes", "root": "photos"}}, "data.root=photos is ignored: scenes are drawn"),
+        ({"data": {"size": 5}}, "data.size=5 is ignored: it belongs to the source `scenes`"),
+        ({"data": {"crop": 1.0, "rare_crop": 0.5}}, "data.rare_crop=0.5 is ignored: data.crop=1"),
+        (
+            {"discriminator": {"kind": "oasis", "conditioning": "none"}},
+            "discriminator.conditioning=none is ignored: the OASIS",
+        ),
+    ],
+)
+def test_a_setting_that_nothing_reads_is_named(values: dict[str, Any], said: str):
+    (line,) = from_dict(Recipe, values).ignored()
+    assert line.startswith(said)
+
+
+def test_what_is_read_is_not_called_ignored():
+    assert Recipe().ignored() == []
+    assert from_dict(Recipe, {"data": {"source": "scenes", "size": 5}}).ignored() == []

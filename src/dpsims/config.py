@@ -19,16 +19,22 @@ _DERIVED = {"derived": True}  # filled in by `Recipe.resolved`, not by a user
 
 @dataclass
 class DataConfig:
-    source: Literal["folder", "camvid", "scenes"] = "folder"
-    """where pictures come from: a folder of your own, CamVid, or procedural scenes (nothing to download)"""
+    source: Literal[
+        "folder", "ade20k", "cocostuff", "cityscapes", "cityscapes_trainids", "camvid", "scenes"
+    ] = "folder"
+    """where pictures come from: a folder of your own, a benchmark in its official layout (Cityscapes with its
+    33 classes, or the 19 that are evaluated), or procedural scenes (nothing to download)"""
     root: str | None = None
-    """folder of the data set (`dpsims train --data DIR` sets it); none for scenes"""
+    """folder of the data set, or of its shards (`dpsims train --data DIR` sets it); none for scenes"""
     height: int = 256
     """height in pixels that the model trains at"""
     width: int = 256
     """width in pixels that the model trains at"""
     crop: float = 1.25
     """largest random zoom of a training crop; 1 takes the whole picture, always"""
+    rare_crop: float = 0.0
+    """share of the crops that are placed on a class chosen evenly among those of the picture, so that small
+    things appear (wants a crop of 1.5 or more)"""
     flip: bool = True
     """mirror half of the training pairs left-right (switch off where left and right mean something)"""
     workers: int = 0
@@ -160,8 +166,7 @@ class Recipe:
     def check(self) -> None:
         """Raises ValueError for a number out of range or an empty list, naming the field and the mend."""
         for name, lowest in _LOWEST.items():
-            section, field_name = name.split(".")
-            value = getattr(getattr(self, section), field_name)
+            value = _get(self, name)
             if isinstance(value, tuple):
                 if not value or min(value) < lowest:
                     raise ValueError(f"{name}={list(value)}: give at least one number, each {lowest} or more")
@@ -172,9 +177,29 @@ class Recipe:
         for name in ("contrastive_temperature", "diversity_threshold"):
             if getattr(self.losses, name) <= 0:
                 raise ValueError(f"losses.{name}={getattr(self.losses, name)}: use more than 0")
-        for name in ("label_smoothing", "diversity_fraction"):
-            if not 0 <= getattr(self.losses, name) <= 1:
-                raise ValueError(f"losses.{name}={getattr(self.losses, name)}: use 0 to 1")
+        for name in _SHARES:
+            if not 0 <= _get(self, name) <= 1:
+                raise ValueError(f"{name}={_get(self, name)}: use 0 to 1")
+
+    def ignored(self) -> list[str]:
+        """A line for each setting that was changed though nothing reads it here."""
+        unread: dict[str, tuple[str, ...]] = {}
+        if self.data.source == "scenes":
+            unread["scenes are drawn, not read"] = ("data.root",)
+        else:
+            unread["it belongs to the source `scenes`"] = ("data.size",)
+        if self.data.crop == 1:
+            unread["data.crop=1 takes whole pictures"] = ("data.rare_crop",)
+        if self.discriminator.kind == "oasis":
+            fields = ("discriminator.conditioning", "discriminator.nonlinearity")
+            unread["the OASIS discriminator has no backbone features"] = fields
+        default = Recipe()
+        return [
+            f"{name}={_get(self, name)} is ignored: {reason}"
+            for reason, names in unread.items()
+            for name in names
+            if _get(self, name) != _get(default, name)
+        ]
 
     def resolved(self, num_classes: int) -> Recipe:
         """A copy whose derived fields (number of classes, the discriminator's backbone) are filled in."""
@@ -185,6 +210,12 @@ class Recipe:
         return dataclasses.replace(self, generator=generator, discriminator=discriminator)
 
 
+def _get(recipe: Recipe, name: str) -> Any:
+    section, field_name = name.split(".")
+    return getattr(getattr(recipe, section), field_name)
+
+
+_SHARES = ("losses.label_smoothing", "losses.diversity_fraction", "data.rare_crop")
 _LOWEST = {
     "data.height": 1,
     "data.width": 1,

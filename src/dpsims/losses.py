@@ -1,10 +1,10 @@
 """The losses, as pure functions of tensors.
 
 Logits have K+1 channels a pixel: index 0 is `fake`, index k+1 is class k. Label maps hold classes 0..K-1
-and K for an unlabelled pixel, which no loss looks at. The shift by one between the two happens here and
-nowhere else. Sources: focal weighting, Lin et al. 2017, eq. 4; K+1-class GAN loss and class weights, OASIS
-(Schoenfeld et al. 2021, eq. 1-2); their combination with the contrastive and diversity terms, Berrada et
-al. 2024.
+and K for an unlabelled pixel, which the adversarial losses skip (the contrastive and the diversity loss know
+no classes). The shift by one between the two happens here and nowhere else. Sources: focal weighting, Lin et
+al. 2017, eq. 4; K+1-class GAN loss and class weights, OASIS (Schoenfeld et al. 2021, eq. 1-2); their
+combination with the contrastive and diversity terms, Berrada et al. 2024.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any, cast, get_args
 import torch
 from PIL import Image
 
-from dpsims.checkpoint import Model, write_whole
+from dpsims.checkpoint import Model
 from dpsims.config import BackboneConfig, DataConfig, from_dict
 from dpsims.data import Batch, Split, fixed_batches, open_source, training_batches
 from dpsims.data.scenes import SCENES_SPACE
@@ -33,11 +33,11 @@ from dpsims.evaluation import (
     text_table,
     train_segmenter,
 )
-from dpsims.generating import png_bytes
 from dpsims.models.backbones import load_backbone
 from dpsims.models.generator import Generator
 from dpsims.synthesis import Synthesizer, pick_device
 from dpsims.training.ema import reestimate_batchnorm
+from dpsims.writing import write_png, write_whole
 
 SEGMENTER_BATCH = 8
 FEATURE_SIDE = 128  # smaller pictures are enlarged towards this before a named network sees them
@@ -109,10 +109,11 @@ class Bench:
     def segmenter(self) -> Segmenter:
         if self._segmenter_file is not None:
             found = Segmenter.load(self._segmenter_file, device=self.device)
-            if found.num_classes != self.space.num_classes:
+            counted = self.space.evaluation.num_classes
+            if found.num_classes != counted:
                 raise ValueError(
-                    f"{self._segmenter_file}: tells {found.num_classes} classes apart, the data has "
-                    f"{self.space.num_classes}; leave out --segmenter to have one trained"
+                    f"{self._segmenter_file}: tells {found.num_classes} classes apart, evaluation counts "
+                    f"{counted}; leave out --segmenter to have one trained"
                 )
             return found
         key = segmenter_key(self.train, self.data.height, self.data.width, self._segmenter_images, seed=0)
@@ -130,10 +131,10 @@ class Bench:
                 said = time.monotonic()
                 say(f"  segmenter: {seen}/{self._segmenter_images} pictures, loss {loss:.3f}")
 
+        table, counted = torch.from_numpy(self.space.evaluation_table), self.space.evaluation.num_classes
         batches = training_batches(self.train, replace(self.data, workers=0), SEGMENTER_BATCH, seed=0)
-        return train_segmenter(
-            batches, self.space.num_classes, self._segmenter_images, device=self.device, progress=progress
-        )
+        mapped = (Batch(image, table[label]) for image, label in batches)
+        return train_segmenter(mapped, counted, self._segmenter_images, device=self.device, progress=progress)
 
     @cached_property
     def reference(self) -> RealReference:
@@ -200,6 +201,7 @@ def evaluate_model(
     path: str | Path,
     data: str | None = None,
     *,
+    source: str | None = None,
     split: str = "test",
     features: Sequence[str] = (),
     segmenter: str | Path | None = None,
@@ -211,10 +213,11 @@ def evaluate_model(
     batch_size: int = 16,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Measure a model on a folder of pairs (none: a model of scenes, on scenes) and print the table.
+    """Measure a model on a data set (none: a model of scenes, on scenes) and print the table.
 
-    Returns the report, and writes it to `json_file`; a contact sheet goes to `grid`. Raises ValueError for a
-    model or data that cannot be read or do not belong together.
+    source: how the set is laid out; as the one that the model was trained on where not given. Returns the
+    report, and writes it to `json_file`; a contact sheet goes to `grid`. Raises ValueError for a model or
+    data that cannot be read or do not belong together.
     """
     if split not in get_args(Split):
         raise ValueError(f"split={split!r}: use one of {', '.join(get_args(Split))}")
@@ -223,9 +226,12 @@ def evaluate_model(
         raise ValueError(
             "the model was not trained on scenes: give real pictures to compare with, --data DIR"
         )
-    source = DataConfig("scenes" if data is None else "folder", data, *model.size)
+    if source is None:
+        trained_on = model.about.get("source", "folder")
+        source = "scenes" if data is None else "folder" if trained_on == "scenes" else trained_on
+    values = {"source": source, "root": data, "height": model.size[0], "width": model.size[1]}
     bench = Bench(
-        source,
+        from_dict(DataConfig, values, "data.", "--source"),
         feature_networks(features, model.size, model.about),
         split=cast(Split, split),
         segmenter=segmenter,
@@ -233,6 +239,8 @@ def evaluate_model(
         batch_size=batch_size,
         device=device,
     )
+    for notice in bench.real.notices:
+        say(f"note: {notice}")
     bench.check(model)
     report = {
         "model": str(path),
@@ -247,7 +255,7 @@ def evaluate_model(
     if json_file is not None:
         write_whole(json_file, json.dumps(report, indent=1).encode())
     if grid is not None:
-        write_whole(grid, png_bytes(bench.sheet([model, model], ["generated", "other noise"])))
+        write_png(grid, bench.sheet([model, model], ["generated", "other noise"]))
     return report
 
 

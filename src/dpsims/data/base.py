@@ -42,6 +42,11 @@ class Source(Protocol):
         ...
 
 
+def shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
+    """Permutation of 0..count-1, the same on every machine."""
+    return np.random.default_rng((seed, 0, epoch)).permutation(count)
+
+
 class CachedSource:
     """A source that keeps its decoded pairs in memory, as bytes, until they fill `megabytes`.
 
@@ -66,8 +71,18 @@ class CachedSource:
     def names(self) -> list[str]:
         return self.source.names
 
+    @property
+    def notices(self) -> list[str]:
+        """What is odd about the data, but no obstacle: for the log."""
+        return getattr(self.source, "notices", [])
+
     def __len__(self) -> int:
         return len(self.source)
+
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """The source's own order of an epoch; any order where it has none."""
+        own = getattr(self.source, "order", None)
+        return own(seed, epoch) if own else shuffled(len(self), seed, epoch)
 
     def load(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         if i in self.kept:

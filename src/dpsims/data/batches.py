@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -11,10 +10,10 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2.functional import resized_crop
+from torchvision.transforms.v2.functional import crop, horizontal_flip, resize
 
 from dpsims.config import DataConfig
-from dpsims.data.base import Batch, Source
+from dpsims.data.base import Batch, Source, shuffled
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 Sample = tuple[UInt8[Tensor, "3 h w"], Int64[Tensor, "h w"]]
@@ -31,6 +30,10 @@ def training_batches(
 ) -> Iterator[Batch]:
     """Endless training batches: random zooms (1 to `config.crop`) and mirrors, image and label map alike.
 
+    A crop has its picture's shape and is squeezed to the training size, as a whole picture is in
+    `fixed_batches`: training and measuring see the same proportions. A share `config.rare_crop` of the crops
+    is placed on a class that is chosen evenly among those of the picture, so that small things appear.
+
     What sample number n is, counted over all processes since training began, depends on (seed, n) alone:
     starting at `first_image` goes on exactly where a stopped run ended, for any number of loader processes.
     Each epoch sees every pair once. `batch_size` counts the pictures of all `world_size` processes; rank r
@@ -42,6 +45,8 @@ def training_batches(
         raise ValueError(f"training.batch_size={batch_size}: use a multiple of {world_size} (the processes)")
     if config.crop < 1:
         raise ValueError(f"data.crop={config.crop}: use 1 (whole pictures) or more")
+    if not 0 <= config.rare_crop <= 1:
+        raise ValueError(f"data.rare_crop={config.rare_crop}: use 0 to 1")
     if config.workers < 0:
         raise ValueError(f"data.workers={config.workers}: use 0 or more")
     if seed < 0:
@@ -109,6 +114,7 @@ class _TrainingSamples(Dataset):
 
     def __init__(self, source: Source, config: DataConfig, seed: int) -> None:
         self.source, self.config, self.seed = source, config, seed
+        self.orders: dict[int, np.ndarray] = {}
 
     def __getitem__(self, n: int) -> Sample | ValueError:
         # In a loader process: handed over, not raised, or the message arrives inside a printed traceback.
@@ -119,14 +125,27 @@ class _TrainingSamples(Dataset):
 
     def load(self, n: int) -> Sample:
         count, config = len(self.source), self.config
-        image, label = self.source.load(int(_permutation(self.seed, n // count, count)[n % count]))
-        zoom, down, right, mirror = np.random.default_rng((self.seed, 1, n)).random(4).tolist()
+        image, label = self.source.load(int(self._order(n // count)[n % count]))
+        rng = np.random.default_rng((self.seed, 1, n))
+        zoom, down, right, mirror = rng.random(4).tolist()
         height, width = label.shape
-        box = _crop_box(height, width, config, zoom, down, right)
+        box = _crop_box(height, width, config.crop, zoom, down, right)
+        if rng.random() < config.rare_crop:
+            box = _on_a_class(box, label, self.source.space.num_classes, rng)
         image, label = _cut(image, label, box, (config.height, config.width))
         if config.flip and mirror < 0.5:
-            image, label = image.flip(-1), label.flip(-1)
+            image, label = horizontal_flip(image), horizontal_flip(label)
         return image, label
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The epoch's order of the pairs: the source's own (shards read fast in some orders only), or any."""
+        if epoch not in self.orders:
+            order = getattr(self.source, "order", None)
+            count = len(self.source)
+            fresh = order(self.seed, epoch) if order else shuffled(count, self.seed, epoch)
+            # a batch may lie on the border of two epochs
+            self.orders = {epoch: fresh, **{e: o for e, o in self.orders.items() if abs(e - epoch) == 1}}
+        return self.orders[epoch]
 
 
 def _sample_numbers(first: int, share: int, batch_size: int) -> Iterator[list[int]]:
@@ -135,35 +154,53 @@ def _sample_numbers(first: int, share: int, batch_size: int) -> Iterator[list[in
         first += batch_size
 
 
-@lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng((seed, 0, epoch)).permutation(count)
-
-
-def _crop_box(height: int, width: int, config: DataConfig, zoom: float, down: float, right: float) -> Box:
-    """The largest box of the target's aspect, zoomed into and shifted by random numbers in [0, 1)."""
-    if config.crop == 1:
-        return 0, 0, height, width
-    scale = min(height / config.height, width / config.width) / (1 + zoom * (config.crop - 1))
-    box_height, box_width = max(1, round(config.height * scale)), max(1, round(config.width * scale))
+def _crop_box(height: int, width: int, crop: float, zoom: float, down: float, right: float) -> Box:
+    """A box of the picture's proportions, zoomed into and shifted by random numbers in [0, 1)."""
+    scale = 1 / (1 + zoom * (crop - 1))
+    box_height, box_width = max(1, round(height * scale)), max(1, round(width * scale))
     top, left = int(down * (height - box_height + 1)), int(right * (width - box_width + 1))
     return top, left, box_height, box_width
 
 
+def _on_a_class(box: Box, label: np.ndarray, num_classes: int, rng: np.random.Generator) -> Box:
+    """The box moved so that it holds a random pixel of a class, every class of the map being as likely."""
+    counts = np.bincount(label.ravel(), minlength=num_classes)[:num_classes]
+    present = np.flatnonzero(counts)
+    if not len(present):  # nothing but unlabelled pixels
+        return box
+    chosen = rng.choice(present)
+    pixel = np.flatnonzero(label.ravel() == chosen)[rng.integers(counts[chosen])]
+    y, x = divmod(int(pixel), label.shape[1])
+    _, _, height, width = box
+    top = rng.integers(max(0, y - height + 1), min(y, label.shape[0] - height) + 1)
+    left = rng.integers(max(0, x - width + 1), min(x, label.shape[1] - width) + 1)
+    return int(top), int(left), height, width
+
+
 def _cut(image: np.ndarray, label: np.ndarray, box: Box, size: tuple[int, int]) -> Sample:
     """The same box of picture and map, at `size`."""
+    pixels = crop(torch.from_numpy(image).permute(2, 0, 1), *box)[None]
+    classes = crop(torch.from_numpy(label)[None], *box)
+    # in this memory layout, and in bytes, the resampling is up to twice as fast
+    pixels = resize(
+        pixels.contiguous(memory_format=torch.channels_last),
+        list(size),
+        InterpolationMode.BILINEAR,
+        antialias=True,
+    )
+    few = int(classes.max()) < 256
     # `nearest-exact` takes the pixel in the middle, as the picture's own resampling is centred; plain
     # `nearest` takes the top left one and so shifts the map against the picture.
-    pixels = torch.from_numpy(image).permute(2, 0, 1)
-    classes = torch.from_numpy(label)[None]
-    pixels = resized_crop(pixels, *box, list(size), InterpolationMode.BILINEAR, antialias=True)
-    classes = resized_crop(classes, *box, list(size), InterpolationMode.NEAREST_EXACT)
-    return pixels, classes[0]
+    classes = resize(classes.byte() if few else classes, list(size), InterpolationMode.NEAREST_EXACT)
+    return pixels[0], classes[0].long()
 
 
 def _collate(samples: list[Sample]) -> Batch:
     images, labels = zip(*samples, strict=True)
-    return Batch(torch.stack(images).float().div_(127.5).sub_(1), torch.stack(labels))
+    batch = torch.empty(len(images), *images[0].shape)
+    for row, image in zip(batch, images, strict=True):
+        row.copy_(image)
+    return Batch(batch.div_(127.5).sub_(1), torch.stack(labels))
 
 
 def _check_size(height: int, width: int) -> None:

@@ -54,18 +54,20 @@ class _Measures:
         self.networks, self.segmenter, self.space = networks, segmenter, space
         self.count = 0
         self.moments = {network.name: Moments() for network in networks}
-        self.confusion = ConfusionMatrix(space.num_classes)
+        # evaluation may count other classes than the generator draws (Cityscapes: 19 of 33)
+        self.table = torch.from_numpy(space.evaluation_table)
+        self.confusion = ConfusionMatrix(space.evaluation.num_classes)
 
     def update(self, image: Tensor, label: Tensor) -> None:
         self.count += len(image)
         for network in self.networks:
             self.moments[network.name].update(network(image))
         if self.segmenter is not None:
-            self.confusion.update(self.segmenter.predict(image), label.cpu())
+            self.confusion.update(self.segmenter.predict(image), self.table[label.cpu()])
 
     def report(self, others: dict[str, Moments]) -> dict[str, Any]:
         frechet = {name: frechet_distance(moments, others[name]) for name, moments in self.moments.items()}
-        iou = dict(zip(self.space.names, self.confusion.iou(), strict=True))
+        iou = dict(zip(self.space.evaluation.names, self.confusion.iou(), strict=True))
         layout = {
             "miou": self.confusion.miou(),
             "pixel_accuracy": self.confusion.pixel_accuracy(),

@@ -172,7 +172,11 @@ def segmenter_key(source: Source, height: int, width: int, images: int, seed: in
     for i in range(0, len(source), max(1, len(source) // KEY_PAIRS)):
         for array in source.load(i):
             digest.update(array.tobytes())
-    data = {"pairs": len(source), "digest": digest.hexdigest()[:16], "classes": list(source.space.names)}
+    data = {
+        "pairs": len(source),
+        "digest": digest.hexdigest()[:16],
+        "classes": list(source.space.evaluation.names),
+    }
     return {"version": 1, **data, "height": height, "width": width, "images": images, "seed": seed}
 
 

@@ -30,6 +30,7 @@ from dpsims.training.ema import reestimate_batchnorm
 from dpsims.training.log import Health, Logger, forget_after
 from dpsims.training.networks import Networks
 from dpsims.training.steps import discriminator_step, generator_step, pick_precision, real_features
+from dpsims.writing import write_whole
 
 BATCHNORM_IMAGES = 256  # label maps that BatchNorm's statistics are measured on
 CALIBRATION_IMAGES = 256
@@ -64,9 +65,11 @@ def train(recipe: Recipe, out: str | Path) -> Path:
 
     # --- where we are
     images_seen, seconds_before = 0, 0.0
+    data_seconds = 0.0  # of them spent waiting for pictures
     if newest is not None:
         state = checkpoint.read_json(newest / "state.json")
         images_seen, seconds_before = state["images_seen"], state["seconds"]
+        data_seconds = state.get("data_seconds", 0.0)
         networks.load(newest)
     else:
         discriminator.calibrate(b.image for b in whole_pictures(source, recipe, device, CALIBRATION_IMAGES))
@@ -77,6 +80,8 @@ def train(recipe: Recipe, out: str | Path) -> Path:
     batches = training_batches(source, recipe.data, settings.batch_size, settings.seed, images_seen)
     seconds_left = settings.max_minutes * 60 - seconds_before if settings.max_minutes else math.inf
     log = Logger(run, images_seen, settings.total_images, seconds_left)
+    for note in (*recipe.ignored(), *getattr(source, "notices", ())):
+        log.say(f"note: {note}")
     if newest is not None:
         log.say(f"going on from {newest} ({images_seen} images)")
     if images_seen >= settings.total_images:
@@ -105,7 +110,9 @@ def train(recipe: Recipe, out: str | Path) -> Path:
                 real_moments,
             )
             log.validation(images_seen, seconds, figures, features.title)
-        state = {"images_seen": images_seen, "seconds": seconds, "validation": figures}
+        times = {"seconds": seconds, "data_seconds": data_seconds}
+        state = {"images_seen": images_seen, **times, "validation": figures}
+        log.say(f"{images_seen} images: {data_seconds / seconds:.1%} of the time was spent waiting for data")
         checkpoint.save_checkpoint(run, state, model, networks.tensors(), networks.optimizers, settings.keep)
 
     try:
@@ -113,7 +120,9 @@ def train(recipe: Recipe, out: str | Path) -> Path:
             minutes = (seconds_before + time.monotonic() - started) / 60
             if settings.max_minutes and minutes >= settings.max_minutes:
                 break
+            asked_at = time.monotonic()
             batch = _to(next(batches), device)
+            data_seconds += time.monotonic() - asked_at
             rng = torch.Generator().manual_seed(settings.seed * 1_000_003 + images_seen)
             of_real = real_features(discriminator, batch, precision)
             terms, fakes = generator_step(
@@ -163,7 +172,7 @@ def claim_run(run: Path, recipe: Recipe) -> Path | None:
             raise ValueError(f"{run}: holds a run with {changed[0]}; choose another --out")
     try:
         (run / "grids").mkdir(parents=True, exist_ok=True)
-        checkpoint.write_whole(file, yaml.safe_dump(to_dict(recipe), sort_keys=False).encode())
+        write_whole(file, yaml.safe_dump(to_dict(recipe), sort_keys=False).encode())
     except OSError as error:
         raise ValueError(f"{run}: cannot be written ({error.strerror}); choose another --out") from error
     return found[-1] if found else None
@@ -199,6 +208,7 @@ def about_model(recipe: Recipe, source: Source, images_seen: int) -> dict[str, A
     return {
         "images_seen": images_seen,
         "data": source.name,
+        "source": recipe.data.source,
         "backbone": to_dict(recipe.backbone),
         "weights": "exponential moving average; BatchNorm statistics re-estimated on training label maps",
     }
