@@ -17,6 +17,7 @@ from PIL import Image
 
 from dpsims import cli
 from dpsims.checkpoint import Model, save_model
+from dpsims.commands.fields import field_helps
 from dpsims.config import GeneratorConfig, Recipe, settable_fields
 from dpsims.labels import LabelSpace
 from dpsims.models.generator import Generator
@@ -66,20 +67,6 @@ def model(tmp_path: Path) -> Path:
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def dpsims(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Call the program in this process: exit code, stdout, stderr."""
-
-    def run(*args: Any) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            cli.main([str(a) for a in args])
-        out, err = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return end.value.code, out, err
-
-    return run
-
-
 def check_refused(result: tuple[int, str, str], *parts: str) -> None:
     """One line that starts with `error:` and says all of `parts`, and an exit code that is not 0."""
     code, _, err = result
@@ -100,7 +87,7 @@ def test_every_settable_field_is_an_option_with_help(dpsims: Run):
         for name in settable_fields(kind):
             assert f"--{section}.{name} " in text
     assert "--generator.num_classes" not in text
-    assert all(text for kind in settable_fields(Recipe).values() for text in cli._field_helps(kind).values())
+    assert all(text for kind in settable_fields(Recipe).values() for text in field_helps(kind).values())
     assert "pictures a step, over all processes" in text
 
 
@@ -288,7 +275,7 @@ def test_data_check_counts(dpsims: Run, photos: Path):
 def test_data_check_lists_problems_and_fails(dpsims: Run, photos: Path):
     (photos / "labels" / "03.png").unlink()
     result = dpsims("data", "check", photos)
-    check_refused(result, "1 problems")
+    check_refused(result, "1 problem, listed above")
     assert "03.png: has no label map" in result[1]
 
 

@@ -14,13 +14,14 @@ import dpsims
 
 SOURCE = Path(dpsims.__file__).parent
 ROWS = [
-    {"config", "labels"},
+    {"config", "labels", "writing"},
     {"data", "models", "losses", "recipes"},
     {"checkpoint"},
     {"synthesis", "evaluation"},
     {"training", "export", "studio", "generating"},
     {"measuring"},
     {"demo"},
+    {"commands"},
     {"cli"},
 ]
 ROW = {part: row for row, parts in enumerate(ROWS) for part in parts}

@@ -1,4 +1,4 @@
-"""The command line: `dpsims train | generate | evaluate | data check | demo`.
+"""The command line: `dpsims train | generate | evaluate | data ... | demo`.
 
 Each command is a typed function that typer reads; the options of `train` are the fields of the dataclasses
 in `config.py`, a field's docstring being its help. Torch is imported inside the commands: `dpsims --help`
@@ -7,25 +7,17 @@ stays light.
 
 from __future__ import annotations
 
-import ast
-import inspect
 import sys
-import tempfile
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any
 
 import typer
 
-from dpsims import config
-from dpsims.config import Recipe, settable_fields
+from dpsims.commands.data import data_app
+from dpsims.commands.fields import plain_value, with_field_options
+from dpsims.commands.parts import PLAIN, writable
 
-_PLAIN: dict[str, Any] = {
-    "add_completion": False,
-    "pretty_exceptions_enable": False,
-    "rich_markup_mode": None,
-}
-app = typer.Typer(help="From label maps to photo-like images: DP-SIMS.", **_PLAIN)
-data_app = typer.Typer(help="Look at a data set.", **_PLAIN)
+app = typer.Typer(help="From label maps to photo-like images: DP-SIMS.", **PLAIN)
 app.add_typer(data_app, name="data")
 
 Model = Annotated[str, typer.Argument(help="run directory, checkpoint, or `scenes` (ships with the package)")]
@@ -49,79 +41,18 @@ def train(
     for option, value in fields.items():
         section, _, name = option.partition("__")
         if value is not None:
-            changes.setdefault(section, {})[name] = _plain_value(section, name, value)
+            changes.setdefault(section, {})[name] = plain_value(section, name, value)
     if data is not None:
         changes.setdefault("data", {})["root"] = data
     settings = load_recipe(recipe, changes)
-    out = _writable(out or Path("runs") / Path(recipe).stem)
+    out = writable(out or Path("runs") / Path(recipe).stem)
 
     from dpsims import training
 
     training.train(settings, out)
 
 
-def _plain_value(section: str, name: str, value: Any) -> Any:
-    """What typer leaves as text: true/false, and lists such as 4,8,16 or [4, 8, 16]. YAML reads both."""
-    import yaml
-
-    kind: Any = settable_fields(settable_fields(Recipe)[section])[name]
-    if kind is not bool and get_origin(kind) is not tuple:
-        return value
-    try:
-        return yaml.safe_load(value if kind is bool or value.startswith("[") else f"[{value}]")
-    except yaml.YAMLError:
-        return value  # not readable as what it should be: the check of the recipe says what that is
-
-
-def _field_options() -> list[inspect.Parameter]:
-    """An option `--section.field` for every field that a user may set."""
-    options = []
-    for section, kind in settable_fields(Recipe).items():
-        helps = _field_helps(kind)
-        for name, hint in settable_fields(kind).items():
-            typed: Any = hint if hint in (int, float) else str
-            option = typer.Option(
-                f"--{section}.{name}", help=helps[name], metavar=_metavar(hint), show_default=False
-            )
-            parameter = inspect.Parameter(f"{section}__{name}", inspect.Parameter.KEYWORD_ONLY, default=None)
-            options.append(parameter.replace(annotation=Annotated[typed | None, option]))
-    return options
-
-
-def _metavar(hint: Any) -> str | None:
-    if get_origin(hint) is Literal:
-        return "|".join(map(str, get_args(hint)))
-    if get_origin(hint) is tuple:
-        return "N,N,..."
-    return "true|false" if hint is bool else None
-
-
-def _field_helps(kind: type) -> dict[str, str]:
-    """Field -> the string that stands below it in config.py."""
-    body = next(
-        node.body
-        for node in ast.parse(inspect.getsource(config)).body
-        if isinstance(node, ast.ClassDef) and node.name == kind.__name__
-    )
-    helps = {}
-    for field, text in zip(body, body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-            helps[field.target.id] = ""
-            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                helps[field.target.id] = str(text.value.value)
-    return helps
-
-
-def _with_field_options(command: Any) -> Any:
-    """Typer reads a function's signature: `**fields` becomes one option for each field."""
-    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "fields"]
-    parameters = [*own, *_field_options()]
-    command.__signature__ = inspect.Signature(parameters)
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
-    return command
-
-
-app.command()(_with_field_options(train))
+app.command()(with_field_options(train))
 
 
 @app.command()
@@ -150,7 +81,7 @@ def generate(
     files = list_maps(maps)
     if out.is_dir() and any(file.parent.samefile(out) for file in files):
         raise ValueError(f"{out}: holds the label maps themselves; choose another --out")
-    _writable(out)
+    writable(out)
 
     from dpsims.generating import generate_files
     from dpsims.synthesis import Synthesizer
@@ -166,9 +97,20 @@ def evaluate(
     data: Annotated[
         str | None, typer.Option(help="folder of the data set [default: new scenes, for a model of scenes]")
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="how DIR is laid out [default: as the set that the model was trained on]",
+        ),
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the figures into this file")] = None,
     split: Annotated[
-        str, typer.Option(metavar="train|val|test", help="real pictures to compare with")
+        str,
+        typer.Option(
+            metavar="train|val|test",
+            help="real pictures to compare with; `test` of a benchmark is its official validation split",
+        ),
     ] = "test",
     features: Annotated[list[str] | None, typer.Option(help=_FEATURES_HELP, metavar="NAME[=WEIGHTS]")] = None,
     segmenter: Annotated[
@@ -188,30 +130,17 @@ def evaluate(
     """Measure a model: realism (Frechet distance), layout (mIoU by a segmenter), diversity."""
     for file, option in ((json_file, "--json"), (grid, "--grid")):
         if file is not None:
-            _writable(file.parent, option)
+            writable(file.parent, option)
             if file.is_dir():
                 raise ValueError(f"{file}: is a folder; give {option} a file")
 
     from dpsims import measuring
 
     measuring.evaluate_model(
-        model, data, split=split, features=features or [], segmenter=segmenter,
+        model, data, source=source, split=split, features=features or [], segmenter=segmenter,
         segmenter_images=segmenter_images, json_file=json_file, grid=grid, untrained=untrained, seed=seed,
         batch_size=batch_size, device=device,
     )  # fmt: skip
-
-
-@data_app.command()
-def check(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="images/, labels/ and classes.json")],
-) -> None:
-    """Read every pair once: ids, sizes, missing partners, damaged files, class frequencies."""
-    from dpsims.data.check import check_data
-
-    report = check_data(folder)
-    print(report)
-    if not report.ok:
-        raise ValueError(f"{folder}: {len(report.bad)} problems, listed above")
 
 
 @app.command()
@@ -220,23 +149,11 @@ def demo(
     minutes: Annotated[float, typer.Option(min=0, help="training time")] = 5.0,
 ) -> None:
     """Train on procedural scenes for some minutes, generate, measure: the whole way at a small size."""
-    _writable(out)
+    writable(out)
 
     from dpsims import demo
 
     demo.run(out, minutes)
-
-
-def _writable(folder: Path, option: str = "--out") -> Path:
-    """Make the folder and try to write there: better now than after hours. ValueError where that fails."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        raise ValueError(
-            f"{folder}: cannot write there ({error.strerror}); choose another {option}"
-        ) from error
 
 
 def main(args: list[str] | None = None) -> None:
@@ -244,6 +161,8 @@ def main(args: list[str] | None = None) -> None:
     args = sys.argv[1:] if args is None else args
     try:
         code = app(args or ["--help"], prog_name="dpsims", standalone_mode=False)
+        if code == 130:  # newer versions of typer make this of Ctrl-C
+            raise KeyboardInterrupt
     except (KeyboardInterrupt, typer.Abort):
         code = _refuse("stopped", 130)
     except Exception as error:

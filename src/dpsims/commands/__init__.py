@@ -1,0 +1,1 @@
+"""Commands of the command line, besides those in `cli`, and what they share."""

@@ -1,0 +1,25 @@
+"""What the commands share."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+PLAIN: dict[str, Any] = {
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+}
+
+
+def writable(folder: Path, option: str = "--out") -> Path:
+    """Make the folder and try to write there: better now than after hours. ValueError where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ValueError(
+            f"{folder}: cannot write there ({error.strerror}); choose another {option}"
+        ) from error
