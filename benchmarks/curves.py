@@ -1,17 +1,18 @@
-"""Loss curves and speed of runs side by side: do two of them learn alike?
+"""Loss curves and speed of two groups of runs side by side: do they learn alike?
 
-    python benchmarks/curves.py runs/files runs/shards --noise runs/files_seed1 [--json FILE]
+    python benchmarks/curves.py --first runs/files --first runs/files_seed1 \\
+        --second runs/shards --second runs/shards_seed1 [--json FILE]
 
-Every loss is averaged over windows of the pictures that all runs have seen. The difference of the first
-two runs stands beside that of the first and the `--noise` run, which differs by nothing but its seed: what
-differs no more than that is the same within noise.
+The runs of a group differ by nothing but their seed. Every loss is averaged over windows of the pictures that
+all runs have seen. The difference of the groups' means stands beside what chance alone would make of it: its
+standard error, from the spread within the groups. Up to about two of these, the groups are alike.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -44,39 +45,45 @@ def speed(run: Path, values: dict[str, np.ndarray]) -> dict[str, float]:
     }
 
 
+def compare(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+    """Two groups (runs, windows): their means, and the difference of the whole curves in standard errors."""
+    a, b = first.mean(1), second.mean(1)  # of a run's whole curve
+    spread = np.concatenate([a - a.mean(), b - b.mean()])
+    variance = (spread**2).sum() / max(len(spread) - 2, 1)
+    error = float(np.sqrt(variance * (1 / len(a) + 1 / len(b))))
+    difference = float(b.mean() - a.mean())
+    means = {"first": first.mean(0).tolist(), "second": second.mean(0).tolist()}
+    return {**means, "difference": difference, "standard_error": error}
+
+
 def main(
-    first: Path,
-    second: Path,
-    noise: Annotated[Path, typer.Option(help="the first run with another seed")],
+    first: Annotated[list[Path], typer.Option(help="runs of one group, two or more for a spread")],
+    second: Annotated[list[Path], typer.Option(help="runs of the other")],
     count: Annotated[int, typer.Option("--windows")] = 6,
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
 ) -> None:
     """Print the table; see above."""
-    runs = [first, second, noise]
-    curves = [curve(run) for run in runs]
-    seen = min(values["images"][-1] for values in curves)
+    curves = {run: curve(run) for run in (*first, *second)}
+    seen = min(values["images"][-1] for values in curves.values())
     edges = np.linspace(0, seen, count + 1)
-    report: dict[str, object] = {
-        "runs": [str(run) for run in runs],
-        "images": seen,
-        "speed": {str(run): speed(run, values) for run, values in zip(runs, curves, strict=True)},
-    }
-    print(f"mean of each window of {seen / count:.0f} pictures; {seen:.0f} pictures in all")
-    print(f"{'':28}" + "".join(f"{edge:>10.0f}" for edge in edges[1:]))
-    for key in (key for key in curves[0] if key.startswith("loss_")):
-        means = [windows(values, key, edges) for values in curves]
-        for run, mean in zip(runs, means, strict=True):
-            print(
-                f"{key.removeprefix('loss_')[:12]:12} {run.name[:15]:15}"
-                + "".join(f"{v:10.4f}" for v in mean)
-            )
-        apart, of_seeds = (float(np.abs(mean - means[0]).mean()) for mean in means[1:])
-        print(f"{'':13}{'difference':15}{apart:10.4f}, of seeds {of_seeds:.4f}, ratio {apart / of_seeds:.2f}")
-        report[key] = {"means": [mean.tolist() for mean in means], "difference": apart, "noise": of_seeds}
-    for run, values in zip(runs, curves, strict=True):
-        figures = speed(run, values)
-        waiting = f"{figures['data_share']:.2%} of the time waiting for data"
-        print(f"{run}: {figures['images_per_second']:.2f} images/s, {waiting}")
+    report: dict[str, Any] = {"first": [*map(str, first)], "second": [*map(str, second)], "images": seen}
+    runs = f"{len(first)} and {len(second)} runs"
+    print(f"means of windows of {seen / count:.0f} pictures, {seen:.0f} in all; {runs}")
+    print(f"{'':26}" + "".join(f"{edge:>9.0f}" for edge in edges[1:]) + "  difference, standard errors")
+    for key in (key for key in curves[first[0]] if key.startswith("loss_")):
+        one, other = (np.stack([windows(curves[run], key, edges) for run in g]) for g in (first, second))
+        report[key] = found = compare(one, other)
+        for name in ("first", "second"):
+            row = f"{key.removeprefix('loss_'):18}{name:8}"
+            row += "".join(f"{value:9.4f}" for value in found[name])
+            if name == "second":
+                row += f"  {found['difference']:+.4f}, {found['difference'] / found['standard_error']:+.1f}"
+            print(row)
+    report["speed"] = {str(run): speed(run, values) for run, values in curves.items()}
+    for run, figures in report["speed"].items():
+        print(
+            f"{run}: {figures['images_per_second']:.2f} images/s, {figures['data_share']:.2%} of it waiting"
+        )
     if json_file is not None:
         write_whole(json_file, json.dumps(report, indent=1).encode())
 

@@ -63,7 +63,7 @@ def main(
         layout = find_layout(data if data is not None else draw_pairs(folder / "data", drawn))
         whole = write_shards(layout, folder / "shards").parent
         small = write_shards(layout, folder / "small", size=SMALL).parent
-        config = DataConfig(height=size, width=size, workers=workers, cache_mb=0)
+        config = DataConfig(height=size, width=size, crop=1.12, workers=workers, cache_mb=0)
 
         def ours(source: Source) -> Start:
             return lambda: batches.training_batches(source, config, batch_size, seed=0)

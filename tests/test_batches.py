@@ -1,5 +1,6 @@
 """Batches: pairing, resuming, sharing between processes."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -59,12 +60,14 @@ def test_a_batch_is_in_range_typed_and_sized():
     assert set(batch.label.unique().tolist()) == {0, 1, 2, 3}  # 3 = unlabelled, kept
 
 
-def test_picture_and_map_stay_paired_through_crop_and_mirror():
-    for batch in take(training_batches(Encoded(), SMALL, 7, seed=1), 3):
+@pytest.mark.parametrize("rare_crop", [0.0, 1.0])
+def test_picture_and_map_stay_paired_through_crop_and_mirror(rare_crop: float):
+    config = dataclasses.replace(SMALL, rare_crop=rare_crop)
+    for batch in take(training_batches(Encoded(), config, 7, seed=1), 3):
         told = ((batch.image[:, 0] + 1) * 127.5 / 60).round().long()
         wrong = told != batch.label
         # blocks are 8 pixels wide and shrink to 3 at least: only their rims are mixtures
-        assert wrong.float().mean() < 0.2
+        assert wrong.float().mean() < 0.17  # 0.22 with a map that is cut by `nearest`
         away = (told.flip(-1) != batch.label).float().mean()
         assert away > 0.4  # the test would notice a mirror that only one of them went through
 
@@ -164,7 +167,7 @@ class Haystack(Encoded):
         return np.repeat((label * 60).astype(np.uint8)[..., None], 3, -1), label
 
 
-def test_rare_crops_show_rare_classes_and_keep_pairs_and_order():
+def test_rare_crops_show_rare_classes_and_and_are_the_same_again():
     def shown(rare_crop: float) -> tuple[list[Batch], float]:
         config = DataConfig(height=30, width=40, crop=4.0, rare_crop=rare_crop)
         batches = take(training_batches(Haystack(1), config, 1, seed=0), 60)
@@ -173,9 +176,6 @@ def test_rare_crops_show_rare_classes_and_keep_pairs_and_order():
     plain, seldom = shown(0.0)
     crops, often = shown(1.0)
     assert seldom < 0.25 and often > 0.4  # each of the map's two classes in half of the crops, but for chance
-    for batch in crops:
-        inner = (batch.image[:, 0] > 0.5 * (120 / 127.5) - 0.5) == (batch.label == 2)
-        assert inner.float().mean() > 0.95  # but for the rim, the picture moved with its map
     again, _ = shown(1.0)
     assert same(crops, again)
 

@@ -96,6 +96,9 @@ def spoil(root: Path, how: str) -> None:
     elif how == "empty":
         for path in [*root.glob("images/*"), *root.glob("labels/*")]:
             path.unlink()
+    elif how == "jpeg":
+        for path in root.glob("labels/*"):
+            path.rename(path.with_suffix(".jpg"))
     elif how == "few":
         for name in ("1.png", "2.png", "3.png"):
             (root / "images" / name).unlink()
@@ -111,6 +114,7 @@ def spoil(root: Path, how: str) -> None:
         ("classes", r"classes\.json: cannot be read"),
         ("labels", r"labels: missing"),
         ("empty", r"images: is empty"),
+        ("jpeg", r"labels: holds no PNG; label maps are PNG"),
         ("few", r"no pairs for val .val., or too few to set"),
     ],
 )

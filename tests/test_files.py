@@ -168,3 +168,43 @@ def test_a_palette_of_the_eye_is_not_looked_at(tmp_path: Path):
     grey = LabelSpace(("a", "b"), ((1, 1, 1), (0, 0, 0)), (0, 1), ignore_id=255)
     ramp = palette_map(tmp_path / "ramp.png", [0, 1], {i: (i, i, i) for i in range(256)})
     assert read_label(ramp, grey).tolist() == [[0, 1]]
+
+
+def write_png(path: Path, depth: int, color: int, rows: list[bytes], width: int) -> Path:
+    """A PNG of any depth, which Pillow does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, len(rows), depth, color, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    return path
+
+
+@pytest.mark.parametrize(("depth", "row"), [(1, [1, 0, 1, 1]), (2, [0, 1, 2, 3]), (4, [0, 1, 9, 15])])
+def test_grey_levels_of_few_bits_are_ids(tmp_path: Path, depth: int, row: list[int]):
+    packed = sum(value << (depth * (3 - i)) for i, value in enumerate(row))
+    bits = 4 * depth
+    file = write_png(
+        tmp_path / "a.png", depth, 0, [(packed << (-bits % 8)).to_bytes((bits + 7) // 8, "big")], 4
+    )
+    space = LabelSpace(tuple(map(str, range(16))), tuple((i, i, i) for i in range(16)), tuple(range(16)))
+    assert read_label(file, space).tolist() == [row]
+
+
+def test_colours_of_16_bits_are_refused(tmp_path: Path):
+    file = write_png(tmp_path / "a.png", 16, 2, [bytes([1, 128, 0, 1, 0, 255])], 1)
+    with pytest.raises(ValueError, match=r"a\.png: pixels of kind"):
+        read_label(file, TWO)
+    with pytest.raises(ValueError, match=r"a\.png: pixels of kind .* 8 bits"):
+        read_image(file)
+
+
+def test_maps_of_cityscapes_other_coding_are_refused_by_their_name(tmp_path: Path):
+    file = tmp_path / "x_gtFine_labelIds.png"
+    Image.fromarray(np.array([[7, 11, 17]], np.uint8)).save(file)  # as train ids: other classes
+    assert read_label(file, LabelSpace.named("cityscapes")).tolist() == [[6, 10, 16]]
+    with pytest.raises(ValueError, match=r"labelIds\.png: by its name .* dpsims data convert"):
+        read_label(file, LabelSpace.named("cityscapes_trainids"))

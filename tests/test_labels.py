@@ -160,6 +160,10 @@ def test_a_merged_class_may_have_a_name_of_its_own():
     space = LabelSpace.from_dict({**TRAFFIC, "merge": {"vehicle": ["car", "truck"]}})
     assert (space.names, space.ids) == (("road", "vehicle"), (4, 9))  # of its first member in the file
     assert LabelSpace.from_dict(space.to_dict()) == space
+    # by name, all its members lead to it: also the one that gave it its id
+    plain = LabelSpace(("car", "road", "truck"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)), (0, 1, 2))
+    for target in (space, LabelSpace.from_dict(space.to_dict())):
+        assert plain.table_to(target).tolist() == [1, 0, 1, 2]
 
 
 def test_evaluation_counts_some_classes_in_its_own_order():
@@ -191,6 +195,9 @@ def test_from_one_label_space_to_another():
         ({"evaluate": ["truck"]}, "evaluate: truck is no class; there are road, car"),
         ({"evaluate": ["car", "CAR"]}, "names a class twice"),
         ({"ignore": []}, "class id None (hood)"),
+        ({"ignored": ["ego"]}, "unknown field ignored; did you mean ignore?"),
+        ({"evaluat": ["car"]}, "unknown field evaluat; did you mean evaluate?"),
+        ({"classes": [{"id": 1, "name": False, "color": [1, 1, 1]}]}, "class name False is no text"),
     ],
 )
 def test_malformed_merges_are_refused(change: dict[str, Any], said: str):
@@ -207,5 +214,17 @@ def test_yaml_json_and_a_folder_give_the_same_space(tmp_path: Any):
     with pytest.raises(ValueError, match="stands beside classes.json"):
         LabelSpace.load(tmp_path)
     (tmp_path / "bad.yaml").write_text("classes: [")
+    with pytest.raises(ValueError, match=r"bad\.yaml: is not YAML"):
+        LabelSpace.load(tmp_path / "bad.yaml")
+
+
+def test_the_unlabelled_class_may_be_ignored_by_name_and_other_fields_are_the_users():
+    void = {"id": 255, "name": "void", "color": [0, 0, 0]}
+    values = {**TRAFFIC, "classes": [*TRAFFIC["classes"], void], "ignore": ["ego", "hood", "void"]}
+    assert LabelSpace.from_dict({**values, "statistics": {}}) == LabelSpace.from_dict(TRAFFIC)
+
+
+def test_a_date_that_is_none_is_named_with_its_file(tmp_path: Any):
+    (tmp_path / "bad.yaml").write_text("classes: [{id: 0, name: 2026-13-45, color: [0, 0, 0]}]")
     with pytest.raises(ValueError, match=r"bad\.yaml: is not YAML"):
         LabelSpace.load(tmp_path / "bad.yaml")

@@ -262,3 +262,23 @@ def test_the_baseline_trains_by_the_same_loop(kind, tmp_path):
     )
     steps = [r for r in rows(train(recipe, tmp_path)) if "validation" not in r]
     assert len(steps) == 2 and "loss_contrastive" not in steps[0]  # there are no frozen features to compare
+
+
+def test_another_order_of_the_data_is_said_when_a_run_goes_on(tmp_path: Path, capsys):
+    run = train(changed(total_images=8), tmp_path / "run")
+    assert "another order" not in capsys.readouterr().err
+    state = run / "checkpoints" / "00000008" / "state.json"
+    values = json.loads(state.read_text())
+    assert values["data_seconds"] >= 0
+    state.write_text(json.dumps({**values, "data_order": "that of shards"}))
+    train(changed(total_images=12), run)
+    assert "another order" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_of_an_earlier_version_is_refused_as_such(tmp_path: Path):
+    run = train(changed(total_images=8), tmp_path / "run")
+    values = yaml.safe_load((run / "recipe.yaml").read_text())
+    del values["data"]["rare_crop"]
+    (run / "recipe.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ValueError, match=r"no data\.rare_crop: it was begun with an earlier version"):
+        train(changed(total_images=12), run)

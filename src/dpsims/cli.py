@@ -15,7 +15,7 @@ import typer
 
 from dpsims.commands.data import data_app
 from dpsims.commands.fields import plain_value, with_field_options
-from dpsims.commands.parts import PLAIN, writable
+from dpsims.commands.parts import PLAIN, writable, writable_file
 
 app = typer.Typer(help="From label maps to photo-like images: DP-SIMS.", **PLAIN)
 app.add_typer(data_app, name="data")
@@ -130,9 +130,7 @@ def evaluate(
     """Measure a model: realism (Frechet distance), layout (mIoU by a segmenter), diversity."""
     for file, option in ((json_file, "--json"), (grid, "--grid")):
         if file is not None:
-            writable(file.parent, option)
-            if file.is_dir():
-                raise ValueError(f"{file}: is a folder; give {option} a file")
+            writable_file(file, option)
 
     from dpsims import measuring
 

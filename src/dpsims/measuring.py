@@ -109,11 +109,12 @@ class Bench:
     def segmenter(self) -> Segmenter:
         if self._segmenter_file is not None:
             found = Segmenter.load(self._segmenter_file, device=self.device)
-            counted = self.space.evaluation.num_classes
-            if found.num_classes != counted:
+            counted = list(self.space.evaluation.names)
+            told = found.key.get("classes", [f"class {i}" for i in range(found.num_classes)])
+            if len(told) != len(counted) or (found.key and told != counted):
                 raise ValueError(
-                    f"{self._segmenter_file}: tells {found.num_classes} classes apart, evaluation counts "
-                    f"{counted}; leave out --segmenter to have one trained"
+                    f"{self._segmenter_file}: tells other classes apart ({_some(told)}) than evaluation "
+                    f"counts ({_some(counted)}); leave out --segmenter to have one trained"
                 )
             return found
         key = segmenter_key(self.train, self.data.height, self.data.width, self._segmenter_images, seed=0)
@@ -257,6 +258,10 @@ def evaluate_model(
     if grid is not None:
         write_png(grid, bench.sheet([model, model], ["generated", "other noise"]))
     return report
+
+
+def _some(names: list[str]) -> str:
+    return f"{len(names)}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
 
 
 def cache_folder() -> Path:

@@ -8,7 +8,7 @@ from typing import Annotated, cast
 
 import typer
 
-from dpsims.commands.parts import PLAIN, writable
+from dpsims.commands.parts import PLAIN, writable, writable_file
 from dpsims.writing import write_png, write_whole
 
 data_app = typer.Typer(help="Get, look at and prepare data sets.", **PLAIN)
@@ -39,6 +39,7 @@ def fetch(
         raise typer.Exit(1)
     writable(out)
     fetch.fetch(name, out, mirror, keep)
+    print(f"see whether all is there: dpsims data check {out}")
 
 
 @data_app.command()
@@ -59,7 +60,7 @@ def check(
 
     for file, option in ((json_file, "--json"), (sheet, "--sheet")):
         if file is not None:
-            writable(file.parent, option)
+            writable_file(file, option)
     layout = None if is_sharded(folder) else find_layout(folder, source)
     if layout is None and sheet is not None:
         raise ValueError(f"{folder}: holds shards; --sheet shows the pictures of a set in files")

@@ -13,6 +13,13 @@ PLAIN: dict[str, Any] = {
 }
 
 
+def writable_file(file: Path, option: str) -> None:
+    """The same for the folder of a file that will be written. ValueError for one that is a folder."""
+    writable(file.parent, option)
+    if file.is_dir():
+        raise ValueError(f"{file}: is a folder; give {option} a file")
+
+
 def writable(folder: Path, option: str = "--out") -> Path:
     """Make the folder and try to write there: better now than after hours. ValueError where that fails."""
     try:

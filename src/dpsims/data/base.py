@@ -42,9 +42,13 @@ class Source(Protocol):
         ...
 
 
-def shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
-    """Permutation of 0..count-1, the same on every machine."""
-    return np.random.default_rng((seed, 0, epoch)).permutation(count)
+def epoch_order(source: Source, seed: int, epoch: int) -> np.ndarray:
+    """The pairs 0..len-1 in the order of an epoch, the same on every machine.
+
+    It is the source's own (`order`) where it has one: shards read fast in some orders only.
+    """
+    own = getattr(source, "order", None)
+    return own(seed, epoch) if own else np.random.default_rng((seed, 0, epoch)).permutation(len(source))
 
 
 class CachedSource:
@@ -80,9 +84,8 @@ class CachedSource:
         return len(self.source)
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
-        """The source's own order of an epoch; any order where it has none."""
-        own = getattr(self.source, "order", None)
-        return own(seed, epoch) if own else shuffled(len(self), seed, epoch)
+        """See `epoch_order`."""
+        return epoch_order(self.source, seed, epoch)
 
     def load(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         if i in self.kept:

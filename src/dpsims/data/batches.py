@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import crop, horizontal_flip, resize
 
 from dpsims.config import DataConfig
-from dpsims.data.base import Batch, Source, shuffled
+from dpsims.data.base import Batch, Source, epoch_order
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 Sample = tuple[UInt8[Tensor, "3 h w"], Int64[Tensor, "h w"]]
@@ -138,11 +138,8 @@ class _TrainingSamples(Dataset):
         return image, label
 
     def _order(self, epoch: int) -> np.ndarray:
-        """The epoch's order of the pairs: the source's own (shards read fast in some orders only), or any."""
         if epoch not in self.orders:
-            order = getattr(self.source, "order", None)
-            count = len(self.source)
-            fresh = order(self.seed, epoch) if order else shuffled(count, self.seed, epoch)
+            fresh = epoch_order(self.source, self.seed, epoch)
             # a batch may lie on the border of two epochs
             self.orders = {epoch: fresh, **{e: o for e, o in self.orders.items() if abs(e - epoch) == 1}}
         return self.orders[epoch]

@@ -72,7 +72,8 @@ def check_shards(root: Path, workers: int | None = None) -> DataReport:
 
     Raises ValueError where the shards are unfinished or files are missing, and as `check_data`.
     """
-    splits = {entry["split"]: Shards(root, entry["split"]) for entry in read_index(root)["shards"]}
+    names = dict.fromkeys(entry["split"] for entry in read_index(root)["shards"])
+    splits = {name: Shards(root, name) for name in names}
     first = next(iter(splits.values()))
     space, sizes = first.space, {split: len(shards) for split, shards in splits.items()}
     report = DataReport(
@@ -92,15 +93,21 @@ def check_shards(root: Path, workers: int | None = None) -> DataReport:
 
 def _look_into(shards: Shards, i: int) -> _PairFound:
     """Read pair i of a split in shards."""
-    found = _PairFound()
+    found, path = _PairFound(), shards.path(i)
+    heading = _FOLDERS
     try:
-        image, label = shards.load(i)
+        picture, label = shards.files(i)
+        heading = _UNREADABLE_IMAGE
+        image = read_image(picture)
+        heading = _UNREADABLE_MAP
+        codes = read_codes(label)
+        heading = _UNFIT
+        index = shards.space.decode_ids(codes.values, str(label))
     except ValueError as error:
-        path, _, reason = str(error).partition(": ")
-        found.bad.append(Bad(Path(path), reason, _UNREADABLE_MAP))
+        found.bad.append(Bad(path, _reason(path, error), heading))
         return found
     found.size = image.shape[0], image.shape[1]
-    found.pixels = np.bincount(label.ravel(), minlength=shards.space.num_classes + 1)
+    found.pixels = np.bincount(index.ravel(), minlength=shards.space.num_classes + 1)
     return found
 
 

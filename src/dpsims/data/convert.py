@@ -10,8 +10,6 @@ import errno
 import hashlib
 import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from dpsims.data.files import Codes, decode_codes, read_codes
-from dpsims.data.parallel import run_many
+from dpsims.data.parallel import LOCK, locked, run_many
 from dpsims.labels import LabelSpace
 from dpsims.writing import write_whole
 
@@ -76,7 +74,11 @@ def convert_maps(
     _check_places(files, out, work)
     settings = _settings(files, names, task, drop)
     try:
-        with _work_folder(work):
+        if work.exists() and not _is_ours(work):
+            raise ValueError(
+                f"{work}: in the way, and holds other things than a half-done conversion; move it"
+            )
+        with locked(work, "convert"):
             _prepare(work, settings)
             done = {path.name for path in task.folder.iterdir()}
             todo = [(file, name) for file, name in zip(files, names, strict=True) if name not in done]
@@ -207,25 +209,6 @@ def _settings(files: list[Path], names: list[str], task: _Task, drop: bool) -> d
     }
 
 
-@contextmanager
-def _work_folder(work: Path) -> Iterator[None]:
-    """OUT.partial, for one process at a time. ValueError where that is a folder of somebody else."""
-    from filelock import FileLock, Timeout
-
-    if work.exists() and not _is_ours(work):
-        raise ValueError(f"{work}: in the way, and holds other things than a half-done conversion; move it")
-    work.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(work / "lock")  # the system lets go of it when a process dies, however it does
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(f"{work}: another `dpsims data convert` works there; wait until it ends") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _is_ours(work: Path) -> bool:
     """Whether a folder holds nothing but what a conversion leaves there."""
     maps = work / "maps"
@@ -233,7 +216,7 @@ def _is_ours(work: Path) -> bool:
         return False
     if maps.exists() and _read_settings(work).get("format") is None:
         return False
-    others = [p for p in work.iterdir() if p.name not in ("convert.json", "lock", "maps") and not _is_part(p)]
+    others = [p for p in work.iterdir() if p.name not in ("convert.json", LOCK, "maps") and not _is_part(p)]
     inside = maps.iterdir() if maps.is_dir() else ()
     return not others and all(
         p.is_file() and (p.suffix == ".png" or p.name == "classes.json" or _is_part(p)) for p in inside

@@ -10,12 +10,12 @@ import errno
 import hashlib
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from dpsims.data.download import AGAIN, download, readable
+from dpsims.data.parallel import locked
 from dpsims.data.unpack import DamagedZip, unpack
 
 __all__ = ["BY_HAND", "DOWNLOADS", "Archive", "Download", "fetch"]
@@ -144,8 +144,9 @@ def fetch(
         raise ValueError(f"--mirror {mirror}: give a URL that begins with http:// or https://")
     wanted = DOWNLOADS[name]
     say(f"{wanted.title}; terms: {wanted.terms}")
+    work = root / ".fetch"
     try:
-        with _work_folder(root) as work:
+        with locked(work, "fetch"):
             for archive in wanted.archives:
                 _fetch_archive(archive, root, work, mirror, keep_archives, say)
         shutil.rmtree(work)
@@ -158,28 +159,10 @@ def fetch(
     return root
 
 
-@contextmanager
-def _work_folder(root: Path) -> Iterator[Path]:
-    """ROOT/.fetch, for one process at a time."""
-    from filelock import FileLock, Timeout
-
-    work = root / ".fetch"
-    work.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(work / "lock")  # the system lets go of it when a process dies, however it does
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(f"{work}: another `dpsims data fetch` works there; wait until it ends") from None
-    try:
-        yield work
-    finally:
-        lock.release()
-
-
 def _fetch_archive(
     archive: Archive, root: Path, work: Path, mirror: str | None, keep_archives: bool, say: Say
 ) -> None:
-    missing = [folder for folder in archive.holds if not (root / folder).exists()]
+    missing = [folder for folder in archive.holds if not _there(root / folder)]
     if not missing:
         say(f"{archive.name}: already there ({', '.join(archive.holds)})")
         return
@@ -207,6 +190,11 @@ def _fetch_archive(
     elif file.parent == work:
         file.unlink()
     say(f"{archive.name}: done ({', '.join(str(root / folder) for folder in missing)})")
+
+
+def _there(folder: Path) -> bool:
+    """Whether something stands there; an empty folder does not count, and is replaced."""
+    return folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
 
 
 def _obtain(archive: Archive, root: Path, work: Path, mirror: str | None, say: Say) -> Path:

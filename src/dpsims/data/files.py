@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,8 +39,8 @@ def read_image(path: str | Path | NamedBytes) -> np.ndarray:
     Raises ValueError naming the file where it is missing, damaged, not a picture, larger than MAX_PIXELS or
     deeper than 8 bits.
     """
-    image = _decode(path, ("JPEG", "PNG", "WEBP"))
-    if image.mode not in _IMAGE_MODES:
+    image, depth = _decode(path, ("JPEG", "PNG", "WEBP"))
+    if image.mode not in _IMAGE_MODES or "16" in depth:
         raise ValueError(f"{path}: pixels of kind {image.mode}; save the picture with 8 bits a channel")
     ImageOps.exif_transpose(image, in_place=True)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
@@ -61,17 +62,17 @@ def read_codes(path: str | Path | NamedBytes) -> Codes:
 
     Raises ValueError naming the file, as `read_image` does.
     """
-    image = _decode(path, ("PNG",))
+    image, depth = _decode(path, ("PNG",))
     if image.mode == "P":
         colors = np.array(image.getpalette("RGB") or (), dtype=np.uint8).reshape(-1, 3)
         return Codes(np.array(image), colors)
-    if image.mode == "L":
-        return Codes(np.array(image))
+    if image.mode == "L":  # Pillow stretches grey levels of 2 and 4 bits to 0..255
+        return Codes(np.array(image) // {"L;2": 85, "L;4": 17}.get(depth, 1))
     if image.mode == "1":  # two classes
         return Codes(np.array(image, dtype=np.uint8))
     if image.mode.startswith("I"):  # 16-bit grey
         return Codes(np.array(image).astype(np.uint16))
-    if image.mode in ("RGB", "RGBA"):
+    if image.mode in ("RGB", "RGBA") and "16" not in depth:
         return Codes(np.array(image)[..., :3])
     raise ValueError(f"{path}: pixels of kind {image.mode}; save label maps as grey, palette or RGB PNG")
 
@@ -94,22 +95,33 @@ def _refuse_other_palette(ids: np.ndarray, palette: np.ndarray, space: LabelSpac
 
     It shows where every colour in use is one of the label space's, and an id's class is not its colour's.
     """
-    used = np.flatnonzero(np.bincount(ids.ravel(), minlength=len(palette)))
-    if not len(used) or used[-1] >= len(palette):
+    suspicious, by_color = _contradictions(space, palette.tobytes())
+    if not suspicious:  # the usual palette; counting ids would cost as much as decoding them
         return
-    colors = palette[used]
-    by_color = space.classes_of_colors(colors)
-    if (by_color < 0).any() or (colors == used[:, None]).all():
-        return  # other colours than our classes', or plain grey levels: it says nothing of our classes
-    by_id = space.classes_of_ids(used)
-    wrong = (by_color != by_id) & (by_color != space.ignore_index)  # black often stands for "whatever"
-    if wrong.any():
-        k = int(np.argmax(wrong))
-        meant = [*space.names, "unlabelled", "no class"][by_id[k]]
+    used = np.flatnonzero(np.bincount(ids.ravel(), minlength=len(palette)))
+    if not len(used) or used[-1] >= len(palette) or (by_color[used] < 0).any():
+        return  # colours that are not our classes': it says nothing of them
+    wrong = sorted(suspicious.intersection(used.tolist()))
+    if wrong:
+        meant = [*space.names, "unlabelled", "no class"][space.classes_of_ids(np.array(wrong[:1]))[0]]
         raise ValueError(
-            f"{where}: id {used[k]} is {meant}, but its palette shows it in the colour of "
-            f"{space.names[by_color[k]]}; say which is right: dpsims data convert --palette ids (or colors)"
+            f"{where}: id {wrong[0]} is {meant}, but its palette shows it in the colour of "
+            f"{space.names[by_color[wrong[0]]]}; say which is right: dpsims data convert --palette ids (or "
+            "colors)"
         )
+
+
+@lru_cache(maxsize=64)
+def _contradictions(space: LabelSpace, palette: bytes) -> tuple[frozenset[int], np.ndarray]:
+    """Ids that the palette shows in another class's colour, and the class of each entry's colour or -1."""
+    colors = np.frombuffer(palette, np.uint8).reshape(-1, 3)
+    ids = np.arange(len(colors))
+    by_color = space.classes_of_colors(colors)
+    if (colors == ids[:, None]).all():  # plain grey levels
+        return frozenset(), by_color
+    # black, or whatever unlabelled pixels are, often stands for entries that are not used
+    wrong = (by_color >= 0) & (by_color != space.classes_of_ids(ids)) & (by_color != space.ignore_index)
+    return frozenset(np.flatnonzero(wrong).tolist()), by_color
 
 
 def read_label(path: str | Path, space: LabelSpace) -> np.ndarray:
@@ -118,7 +130,23 @@ def read_label(path: str | Path, space: LabelSpace) -> np.ndarray:
     Grey (8 or 16 bits) and palette PNGs hold ids, RGB ones the colours of `space`. Raises ValueError naming
     the file where it cannot be read, or where a pixel belongs to no class.
     """
-    return decode_codes(read_codes(path), space, str(path))
+    codes = read_codes(path)
+    if codes.values.ndim == 2 and codes.palette is None:  # as Cityscapes' own; converted ones have a palette
+        _refuse_other_coding(path, space)
+    return decode_codes(codes, space, str(path))
+
+
+def _refuse_other_coding(path: str | Path, space: LabelSpace) -> None:
+    """Cityscapes' two codings share numbers: a map of the other one can be read, as other classes."""
+    for ending, road in (("_labelIds.png", 7), ("_labelTrainIds.png", 0)):
+        ids = {name.casefold(): i for name, i in zip(space.names, space.ids, strict=True)}
+        if str(path).endswith(ending) and ids.get("road", road) != road:
+            mend = (
+                "dpsims data convert --classes cityscapes --to-classes cityscapes_trainids (or the reverse)"
+            )
+            raise ValueError(
+                f"{path}: by its name `road` is id {road}, here it is {ids['road']}; convert it: {mend}"
+            )
 
 
 def list_maps(paths: Iterable[str | Path]) -> list[Path]:
@@ -164,13 +192,15 @@ def files_with(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
-def _decode(path: str | Path | NamedBytes, formats: tuple[str, ...]) -> Image.Image:
+def _decode(path: str | Path | NamedBytes, formats: tuple[str, ...]) -> tuple[Image.Image, str]:
+    """The picture, and how the file holds its pixels: Pillow's raw mode (`L;4`, `RGB;16B`), or ""."""
     try:
         with Image.open(path, formats=formats) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
+            raw = image.tile[0].args if image.tile else ""
             image.load()
-            return image
+            return image, raw if isinstance(raw, str) else ""
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

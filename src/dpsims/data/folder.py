@@ -51,6 +51,8 @@ def _scan_pairs(folder: Path) -> tuple[list[Pair], list[Problem]]:
             problems.append((path, f"same stem as {pictures[path.stem].name}; remove or rename one of them"))
         pictures.setdefault(path.stem, path)
     maps = {path.stem: path for path in files_with(labels, (LABEL_SUFFIX,))}
+    if not maps and files_with(labels, IMAGE_SUFFIXES):
+        return [], [(labels, "holds no PNG; label maps are PNG files (JPEG and WebP change ids)")]
     if not pictures and not maps:
         return [], [(images, f"is empty; add pictures ({', '.join(IMAGE_SUFFIXES)})")]
     pairs, alone = match_pairs(pictures, maps, images, labels)

@@ -21,7 +21,9 @@ def find_layout(root: Path, source: str = "auto") -> Layout:
         source = recognise(root)
     if source not in READERS:
         raise ValueError(f"source={source!r}: use one of auto, {', '.join(READERS)}")
-    return READERS[source](root)
+    layout = READERS[source](root)
+    layout.source = source
+    return layout
 
 
 def open_pairs(root: Path, source: str, split: str) -> PairSource | Shards:
@@ -33,7 +35,7 @@ def open_pairs(root: Path, source: str, split: str) -> PairSource | Shards:
         return PairSource(find_layout(root, source), split)
     shards = Shards(root, split)
     if source in space_names() and shards.space.names != LabelSpace.named(source).names:
-        raise ValueError(f"{root}: holds shards of {shards.title}, not of {source}; give --data.source")
+        raise ValueError(f"{root}: holds shards of {shards.source}, not of {source}; name that source")
     return shards
 
 

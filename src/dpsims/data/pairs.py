@@ -47,6 +47,8 @@ class Layout:
     """what is odd, but no obstacle"""
     file_space: LabelSpace | None = None
     """coding of the files, where another than `space`; classes go by name, others become unlabelled"""
+    source: str = "folder"
+    """the reader's name (`layouts.READERS`)"""
     split_titles: dict[str, str] = field(default_factory=dict)
     """what a split is called where the set is published, if it is called otherwise"""
 

@@ -4,6 +4,7 @@ A folder of shards, as `write_shards` makes it, holds
 
     train-000000.tar    pairs as KEY.jpg (or .png, .webp) and KEY.label.png, one after the other, uncompressed
     train-000000.json   where in the tar each of them stands, and the tar's size and SHA-256
+    plan.json           what all shards are made of; written first, it tells them from other tar files
     index.json          the label space and the list of all shards; written last: without it nothing is whole
 
 KEY is the pair's name with `%` as %25 and `.` as %2E, since WebDataset ends a key at the first dot. The label
@@ -30,20 +31,32 @@ from dpsims.data.pairs import Problem
 from dpsims.labels import LabelSpace
 
 INDEX = "index.json"
+MARKER = "plan.json"
 FORMAT = "dpsims shards"
 VERSION = 1
 LABEL = "label.png"
 """what follows KEY in the name of a label map"""
 OPEN_FILES = 64
 
-_OURS = re.compile(r"\.?(train|val|test)-\d{6}\.(tar|json)(\.\d+\.part)?")
+_SHARD = r"(train|val|test)-\d{6,}\.(tar|json)"
+_INDEX_KEYS: dict[str, type] = {
+    "title": str,
+    "source": str,
+    "space": dict,
+    "split_titles": dict,
+    "notices": list,
+    "shards": list,
+}
+_ENTRY_KEYS: dict[str, type] = {"file": str, "split": str, "pairs": int, "bytes": int, "sha256": str}
+_SIDE_LISTS = ("numbers", "names", "members")
 _AGAIN = "run the same `dpsims data shard` command again"
 
 
 class Shards:
     """The pairs of one split of a folder of shards, as a `Source`: those of the data set, in its order.
 
-    window: how many shards `order` mixes. Raises ValueError where the shards are unfinished, of another
+    source: the reader that they were made with (`ade20k`, `folder` ...). window: how many shards `order`
+    mixes. Raises ValueError where the shards are unfinished, of another
     version, damaged at a glance (a file that is missing or has another size), or have no pairs for `split`;
     `load` for what a glance does not show. May go to other processes: files are opened where they are read.
     """
@@ -54,7 +67,8 @@ class Shards:
         root = Path(root)
         index = read_index(root)
         self.space = LabelSpace.from_dict(index["space"], str(root / INDEX))
-        self.title: str = index["source"]
+        self.title: str = index["title"]
+        self.source: str = index["source"]
         self.split_titles: dict[str, str] = index["split_titles"]
         self.notices: list[str] = index["notices"]
         self.name = f"{root} ({index['split_titles'].get(split, split)}, shards)"
@@ -82,14 +96,22 @@ class Shards:
 
     def load(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Pair i: uint8 RGB (h, w, 3) and int64 class indices (h, w). ValueError names shard and pair."""
+        picture, label = self.files(i)
+        return read_image(picture), self.space.decode_ids(read_codes(label).values, str(label))
+
+    def path(self, i: int) -> Path:
+        """The shard that holds pair i."""
+        return self._files[int(self._places[i, 0])][0]
+
+    def files(self, i: int) -> tuple[NamedBytes, NamedBytes]:
+        """Picture and label map of pair i, not decoded. ValueError names a shard that cannot be read."""
         shard, image_at, image_size, label_at, label_size = self._places[i].tolist()
         path, digest = self._files[shard]
         # the two stand side by side: one read, a tar header or two more than needed
         content = _read(path, digest, image_at, label_at + label_size - image_at)
         where = f"{path}: {self.names[i]}"
         picture = NamedBytes(content[:image_size], f"{where} (picture)")
-        label = NamedBytes(content[label_at - image_at :], f"{where} (label map)")
-        return read_image(picture), self.space.decode_ids(read_codes(label).values, str(label))
+        return picture, NamedBytes(content[label_at - image_at :], f"{where} (label map)")
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
         """0..len-1 in the order of an epoch, int64: shards shuffled, then the pairs of each `window` shards.
@@ -106,15 +128,17 @@ class Shards:
 
 def is_sharded(root: str | Path) -> bool:
     """Whether ROOT holds shards, finished or not."""
-    root = Path(root)
-    if not root.is_dir():
-        return False
-    return _index_of(root) is not None or any(map(is_shard_file, os.listdir(root)))
+    return any(read_ours(Path(root) / name) is not None for name in (MARKER, INDEX))
 
 
 def is_shard_file(name: str) -> bool:
-    """Whether a file's name is that of a shard or of its .json, also of one that is being written."""
-    return _OURS.fullmatch(name) is not None
+    """Whether a file's name is that of a shard or of its .json."""
+    return re.fullmatch(_SHARD, name) is not None
+
+
+def is_part(name: str, of: str = f"{_SHARD}|{INDEX}|{MARKER}") -> bool:
+    """Whether a file's name is that of something half-written by `write_shards`. of: what, as a pattern."""
+    return re.fullmatch(rf"\.({of})\.\d+\.part", name) is not None
 
 
 def read_index(root: Path) -> dict[str, Any]:
@@ -122,8 +146,10 @@ def read_index(root: Path) -> dict[str, Any]:
 
     Raises ValueError naming what is missing or does not fit, and the mend.
     """
-    index = _index_of(root)
+    index = read_ours(root / INDEX)
     if index is None:
+        if is_sharded(root) and (root / INDEX).exists():
+            raise ValueError(f"{root / INDEX}: is damaged; {_AGAIN}")
         if is_sharded(root):
             raise ValueError(f"{root}: its shards are unfinished (no {INDEX}); {_AGAIN}")
         raise ValueError(f"{root}: holds no shards; make some: dpsims data shard DIR --out {root}")
@@ -132,6 +158,8 @@ def read_index(root: Path) -> dict[str, Any]:
             f"{root / INDEX}: shards of version {index.get('version')}, this program reads {VERSION}; "
             "write them anew: dpsims data shard"
         )
+    if wrong := _what_is_wrong(index):
+        raise ValueError(f"{root / INDEX}: is damaged ({wrong}); {_AGAIN}")
     for entry in index["shards"]:
         path = root / entry["file"]
         if not path.is_file() or not side_of(path).is_file():
@@ -170,10 +198,25 @@ def key_of(name: str) -> str:
     return name.replace("%", "%25").replace(".", "%2E")
 
 
-def _index_of(root: Path) -> dict[str, Any] | None:
-    """ROOT's index.json, or None where there is none, or one that is not ours."""
-    index = read_dict(root / INDEX)
-    return index if index.get("format") == FORMAT else None
+def read_ours(path: Path) -> dict[str, Any] | None:
+    """An index.json or plan.json, or None where there is none, or one that `write_shards` did not write."""
+    values = read_dict(path)
+    return values if values.get("format") == FORMAT else None
+
+
+def _what_is_wrong(index: dict[str, Any]) -> str:
+    """What an index lacks; "" if nothing."""
+    lacking = [key for key, kind in _INDEX_KEYS.items() if not isinstance(index.get(key), kind)]
+    if lacking:
+        return f"no {', '.join(lacking)}"
+    for entry in index["shards"]:
+        if not isinstance(entry, dict):
+            return f"{entry!r} in its shards"
+        if lacking := [key for key, kind in _ENTRY_KEYS.items() if not isinstance(entry.get(key), kind)]:
+            return f"a shard without {', '.join(lacking)}"
+        if not is_shard_file(entry["file"]):
+            return f"a shard called {entry['file']!r}"
+    return "" if index["shards"] else "no shards"
 
 
 def read_dict(path: Path) -> dict[str, Any]:
@@ -188,8 +231,10 @@ def read_dict(path: Path) -> dict[str, Any]:
 def _read_side(root: Path, entry: dict[str, Any]) -> dict[str, Any]:
     path = side_of(root / entry["file"])
     side = read_dict(path)
-    wrong = [key for key in ("file", "bytes", "pairs", "sha256") if side.get(key) != entry[key]]
-    if wrong or not len(side["numbers"]) == len(side["names"]) == len(side["members"]) == entry["pairs"]:
+    lists = [side.get(key) for key in _SIDE_LISTS]
+    if any(side.get(key) != entry[key] for key in ("file", "bytes", "pairs", "sha256")) or not all(
+        isinstance(values, list) and len(values) == entry["pairs"] for values in lists
+    ):
         raise ValueError(f"{path}: does not belong to {root / INDEX}; delete it, then {_AGAIN}")
     return side
 
@@ -213,8 +258,13 @@ def _handle(path: Path, digest: str) -> _Handle:
 
 def _read(path: Path, digest: str, start: int, count: int) -> bytes:
     try:
-        # no position is kept, so processes that were forked with the file open do not disturb each other
-        content = os.pread(_handle(path, digest).number, count, start)
+        if hasattr(os, "pread"):
+            # no position is kept, so processes forked with the file open do not disturb each other
+            content = os.pread(_handle(path, digest).number, count, start)
+        else:  # Windows: slower, but nothing is shared there either
+            with path.open("rb") as file:
+                file.seek(start)
+                content = file.read(count)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); {_AGAIN}, or copy it anew") from error
     if len(content) < count:

@@ -6,25 +6,36 @@ import hashlib
 import io
 import json
 import os
-import signal
 import struct
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from dpsims.data.pairs import Layout, Pair, PairSource
-from dpsims.data.shards import FORMAT, INDEX, LABEL, VERSION, is_shard_file, key_of, read_dict, side_of
+from dpsims.data.parallel import LOCK, locked, run_many
+from dpsims.data.shards import (
+    FORMAT,
+    INDEX,
+    LABEL,
+    MARKER,
+    VERSION,
+    is_part,
+    is_shard_file,
+    key_of,
+    read_dict,
+    read_ours,
+    side_of,
+)
 from dpsims.writing import write_whole
+
+Say = Callable[[str], object]
 
 _SAVING: dict[str, tuple[str, dict[str, Any]]] = {  # a scaled picture: as what, and how
     # colours in full resolution: they were scaled down like the rest, and halving them again would show
@@ -39,7 +50,7 @@ def write_shards(
     pairs_per_shard: int = 1000,
     size: int | None = None,
     workers: int | None = None,
-    say: Callable[[str], object] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> Path:
     """Write all splits of a data set into OUT, as shards of `pairs_per_shard` pairs at most; gives its index.
 
@@ -49,10 +60,11 @@ def write_shards(
     JPEG or, if they were PNG, as PNG. Label maps are read through the layout and saved with its space's ids.
 
     A shard appears under its name when it is whole, index.json when all are. The same call finishes what a
-    killed one left, whole shards stay. workers: processes, one for each core if None; say: is told of each.
+    killed one left, or one that met a bad pair: whole shards stay, but for those whose pairs have changed.
+    workers: processes, one for each core if None; say: is told of each.
 
     Raises ValueError for an option out of range, the layout's first problem, a bad pair (by its file), an OUT
-    that holds anything else, and where it cannot be written (disk full).
+    that holds anything else or is written by another process, and where it cannot be written (disk full).
     """
     out = Path(out)
     for option, value in (("shard-pairs", pairs_per_shard), ("size", size), ("workers", workers)):
@@ -61,37 +73,56 @@ def write_shards(
     PairSource(layout, "train")  # raises what there is to mend
     plan = _plan(layout, pairs_per_shard, size)
     tasks = list(_tasks(layout, out, plan, pairs_per_shard, size))
-    _prepare(out, plan)
+    with ExitStack() as stack:
+        try:
+            _refuse_others(out, plan)
+            stack.enter_context(locked(out, "shard", remove=True))
+            _prepare(out, plan)
+        except OSError as error:
+            raise _unwritable(out, error) from error
+        index = out / INDEX
+        _write_missing(layout, index, tasks, workers, say)
+    return index
+
+
+def _write_missing(layout: Layout, index: Path, tasks: list[_Task], workers: int | None, say: Say) -> None:
+    """Write the shards that are not whole, then the index if it is not what it has to be."""
     left = [task for task in tasks if not _finished(task)]
-    index = out / INDEX
-    if not left and index.is_file():
-        say(f"{out}: already complete, {len(tasks)} shards")
-        return index
-    index.unlink(missing_ok=True)  # until the missing ones are there again
-    for done, path in enumerate(_write_all(left, workers), len(tasks) - len(left) + 1):
-        say(f"{path} ({done} of {len(tasks)})")
-    values = {"format": FORMAT, "version": VERSION, "plan": plan, "source": layout.title, "size": size}
-    values |= {"split_titles": layout.split_titles, "notices": layout.notices}
-    keys = ("file", "split", "pairs", "bytes", "sha256")
-    sides = [read_dict(side_of(task.path)) for task in tasks]
-    values |= {
-        "space": layout.space.to_dict(),
-        "shards": [{key: side[key] for key in keys} for side in sides],
-    }
     try:
-        write_whole(index, json.dumps(values, indent=1).encode())
+        if not left and index.is_file() and index.read_bytes() == _index_of(layout, tasks):
+            say(f"{index.parent}: already complete, {len(tasks)} shards")
+            return
+        index.unlink(missing_ok=True)  # until the missing ones are there again
     except OSError as error:
         raise _unwritable(index, error) from error
-    return index
+    light = replace(layout, splits={}, problems=[])  # goes to other processes; a task has its pairs with it
+    written = run_many(_write_shard, light, left, workers, chunk=1)
+    for done, path in enumerate(written, len(tasks) - len(left) + 1):
+        say(f"{path} ({done} of {len(tasks)})")
+    try:
+        write_whole(index, _index_of(layout, tasks))
+    except OSError as error:
+        raise _unwritable(index, error) from error
+
+
+def _index_of(layout: Layout, tasks: list[_Task]) -> bytes:
+    """What index.json holds when all shards are whole."""
+    plans = hashlib.sha256(json.dumps([task.plan for task in tasks]).encode()).hexdigest()
+    values = {"format": FORMAT, "version": VERSION, "plan": plans, "title": layout.title}
+    values |= {"source": layout.source, "size": tasks[0].size, "split_titles": layout.split_titles}
+    values |= {"notices": layout.notices, "space": layout.space.to_dict()}
+    sides = [read_dict(side_of(task.path)) for task in tasks]
+    keys = ("file", "split", "pairs", "bytes", "sha256")
+    values |= {"shards": [{key: side[key] for key in keys} for side in sides]}
+    return json.dumps(values, indent=1).encode()
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A shard to be written. numbers: of its pairs, in the layout's split."""
+    """A shard to be written. numbers: of its pairs, in the layout's split; plan: see `_shard_plan`."""
 
     path: Path
     split: str
-    layout: Layout
     pairs: list[Pair]
     numbers: list[int]
     size: int | None
@@ -99,15 +130,17 @@ class _Task:
 
 
 def _plan(layout: Layout, pairs_per_shard: int, size: int | None) -> str:
-    """A digest of all that the shards are made of: options, label spaces, files with size and time."""
+    """A digest of all that the shards have in common: options, label spaces, which pairs there are."""
     spaces = [space and space.to_dict() for space in (layout.space, layout.file_space)]
-    values = [VERSION, pairs_per_shard, size, layout.title, layout.split_titles, spaces]
-    digest = hashlib.sha256(json.dumps(values).encode())
-    for split, pairs in layout.splits.items():
-        for pair in pairs:
-            files = [_seen(path, layout.root) for path in (pair.image, pair.label)]
-            digest.update(json.dumps([split, pair.name, *files]).encode())
-    return digest.hexdigest()
+    values = [VERSION, pairs_per_shard, size, layout.title, layout.source, layout.split_titles, spaces]
+    names = {split: [pair.name for pair in pairs] for split, pairs in layout.splits.items()}
+    return hashlib.sha256(json.dumps([*values, names]).encode()).hexdigest()
+
+
+def _shard_plan(plan: str, pairs: list[Pair], root: Path) -> str:
+    """A digest of all that one shard is made of: its pairs' files, too, with size and time."""
+    files = [_seen(path, root) for pair in pairs for path in (pair.image, pair.label)]
+    return hashlib.sha256(json.dumps([plan, files]).encode()).hexdigest()
 
 
 def _seen(path: Path, root: Path) -> tuple[str, int, int]:
@@ -119,7 +152,6 @@ def _seen(path: Path, root: Path) -> tuple[str, int, int]:
 
 
 def _tasks(layout: Layout, out: Path, plan: str, pairs_per_shard: int, size: int | None) -> Iterator[_Task]:
-    light = replace(layout, splits={}, problems=[])  # each task goes to another process, with its pairs only
     for split, pairs in layout.splits.items():
         numbers = np.arange(len(pairs))
         if split == "train":
@@ -128,29 +160,47 @@ def _tasks(layout: Layout, out: Path, plan: str, pairs_per_shard: int, size: int
         for k, part in enumerate(np.array_split(numbers, count) if count else []):
             chosen = [pairs[i] for i in part]
             path = out / f"{split}-{k:06d}.tar"
-            yield _Task(path, split, light, chosen, part.tolist(), size, plan)
+            yield _Task(path, split, chosen, part.tolist(), size, _shard_plan(plan, chosen, layout.root))
+
+
+def _refuse_others(out: Path, plan: str) -> None:
+    """Raise ValueError where OUT holds anything but shards of this plan, finished or not; touch nothing."""
+    names = sorted(os.listdir(out)) if out.exists() else []
+    marker = read_ours(out / MARKER)
+    whole = [name for name in names if name == INDEX or is_shard_file(name)]
+    if marker is None and whole:
+        raise ValueError(
+            f"{out}: holds {whole[0]}, but no {MARKER} of `dpsims data shard`; choose a new folder as --out"
+        )
+    for name in sorted(set(names) - set(whole)):
+        if marker is None:  # the lock, and what a kill or a power cut may leave of the marker
+            ours = is_part(name, MARKER) or (name in (LOCK, MARKER) and _is_empty(out / name))
+        else:
+            ours = name in (LOCK, MARKER) or is_part(name)
+        if not ours:
+            raise ValueError(f"{out}: holds something else ({name}); choose a new folder as --out")
+    if marker is not None and whole and marker.get("plan") != plan:
+        raise ValueError(
+            f"{out}: holds shards of other data or options ({whole[0]}); choose another --out, or delete it"
+        )
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return path.stat().st_size == 0
+    except FileNotFoundError:  # another process has just ended, and its lock is gone
+        return True
 
 
 def _prepare(out: Path, plan: str) -> None:
-    """Make the folder, refuse one with anything else in it, and remove what a killed process left."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        names = sorted(os.listdir(out))
-    except OSError as error:
-        raise _unwritable(out, error) from error
-    for name in names:
-        path = out / name
-        if name.endswith(".part") and (is_shard_file(name) or name.startswith(f".{INDEX}.")):
-            path.unlink(missing_ok=True)
-        elif name == INDEX or is_shard_file(name):
-            values = read_dict(path) if name.endswith(".json") else {}
-            if values.get("plan", plan) != plan:
-                raise ValueError(
-                    f"{out}: holds shards of other data or options ({name}); choose another --out, or "
-                    "delete it"
-                )
-        else:
-            raise ValueError(f"{out}: holds something else ({name}); choose a new folder as --out")
+    """Mark OUT as a folder of these shards, and remove what a killed process left half-written."""
+    _refuse_others(out, plan)  # again: another command may have ended between the first time and the lock
+    for name in os.listdir(out):
+        if is_part(name):
+            (out / name).unlink(missing_ok=True)
+    marker = {"format": FORMAT, "version": VERSION, "plan": plan}
+    if read_ours(out / MARKER) != marker:
+        write_whole(out / MARKER, json.dumps(marker).encode())
 
 
 def _finished(task: _Task) -> bool:
@@ -160,46 +210,14 @@ def _finished(task: _Task) -> bool:
     return task.path.stat().st_size == side.get("bytes")
 
 
-def _write_all(tasks: list[_Task], workers: int | None) -> Iterator[Path]:
-    """Write shards in several processes; gives each one's path, in order."""
-    workers = min(workers or len(os.sched_getaffinity(0)), len(tasks))
-    if workers <= 1:
-        yield from map(_write_shard, tasks)
-        return
-    # `spawn`: forking a process that has threads (torch's) can hang
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent)
-    try:
-        yield from pool.map(_write_shard, tasks)
-    except BrokenProcessPool as error:
-        raise ValueError(
-            "a writing process was killed, perhaps for want of memory; run the same command again, with "
-            f"--workers {max(1, workers // 2)}"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """Let this process end when its parent is killed (it would wait for ever), and leave Ctrl-C to that."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
-
-
-def _write_shard(task: _Task) -> Path:
+def _write_shard(layout: Layout, task: _Task) -> Path:
     """Write one shard, then the file beside it that makes it count as whole."""
     path = task.path
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:
             with part.open("wb") as file:
-                members = _write_tar(file, task)
+                members = _write_tar(file, layout, task)
                 file.flush()
                 os.fsync(file.fileno())  # the name must not outlive the bytes when the power fails
             with part.open("rb") as file:
@@ -217,12 +235,12 @@ def _write_shard(task: _Task) -> Path:
     return path
 
 
-def _write_tar(file: io.BufferedWriter, task: _Task) -> list[list[int]]:
+def _write_tar(file: io.BufferedWriter, layout: Layout, task: _Task) -> list[list[int]]:
     """All pairs into a tar; place and size of each picture and label map: [[at, size, at, size], ...]."""
     members: list[list[int]] = []
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for pair in task.pairs:
-            suffix, picture, label = _contents(task.layout, pair, task.size)
+            suffix, picture, label = _contents(layout, pair, task.size)
             key = key_of(pair.name)
             members.append([*_add(tar, f"{key}.{suffix}", picture), *_add(tar, f"{key}.{LABEL}", label)])
     return members
@@ -245,7 +263,9 @@ def _contents(layout: Layout, pair: Pair, size: int | None) -> tuple[str, bytes,
         image, label = _shrink(image, label, size)
         suffix = "png" if suffix == "png" else "jpg"
         name, options = _SAVING[suffix]
-        picture = _encode(image, name, **options)
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, name, **options)
+        picture = buffer.getvalue()
     try:
         ids = layout.space.encode_ids(label)
     except ValueError as error:
@@ -263,12 +283,6 @@ def _shrink(image: np.ndarray, label: np.ndarray, size: int) -> tuple[np.ndarray
         for new, old in zip((height, width), label.shape, strict=True)
     )
     return np.array(small), label[rows[:, None], columns]
-
-
-def _encode(image: np.ndarray, name: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, name, **options)
-    return buffer.getvalue()
 
 
 def _id_png(ids: np.ndarray) -> bytes:

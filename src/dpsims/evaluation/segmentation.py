@@ -177,7 +177,7 @@ def segmenter_key(source: Source, height: int, width: int, images: int, seed: in
         "digest": digest.hexdigest()[:16],
         "classes": list(source.space.evaluation.names),
     }
-    return {"version": 1, **data, "height": height, "width": width, "images": images, "seed": seed}
+    return {"version": 2, **data, "height": height, "width": width, "images": images, "seed": seed}
 
 
 def cached_segmenter(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from dpsims.labels import CLASSES_FILES, Alias, Color, LabelSpace
 
+_OPTIONAL = ("ignore_id", "ignore_color", "merge", "ignore", "evaluate")
 _FORM = '{"ignore_id": ..., "classes": [{"id", "name", "color"}, ...]}'
 
 
@@ -42,9 +44,10 @@ def load_space(path: Path) -> LabelSpace:
         import yaml
 
         try:
-            return read_space(yaml.safe_load(text), str(path))
-        except yaml.YAMLError as error:
+            values = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError) as error:  # the latter: a date that is none
             raise ValueError(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
+        return read_space(values, str(path))
     try:
         return read_space(json.loads(text), str(path))
     except json.JSONDecodeError as error:
@@ -59,12 +62,14 @@ def read_space(values: Any, where: str) -> LabelSpace:
     if ignore_id is not None and not _is_id(ignore_id):
         raise ValueError(f"{where}: ignore_id={ignore_id!r} should be null or a whole number 0..65535")
     ignore_color = _color(values.get("ignore_color", (0, 0, 0)), f"{where}: ignore_color")
+    _refuse_misspelt(values, where)
     ignored = _names(values.get("ignore"), f"{where}: ignore")
-    entries = _entries(values["classes"], ignored, where)
+    entries = _entries(values["classes"], {*ignored, *_members(values.get("merge"), where)}, where)
     unlabelled = next((e for e in entries.values() if e.id is not None and e.id == ignore_id), None)
     if unlabelled is not None:
         ignore_color = unlabelled.color or ignore_color
         del entries[unlabelled.name.casefold()]
+        ignored = [name for name in ignored if name.casefold() != unlabelled.name.casefold()]
     merged_into = _merges(values.get("merge"), entries, where)
     for name in ignored:
         _known(name, entries, f"{where}: ignore")
@@ -79,16 +84,13 @@ def read_space(values: Any, where: str) -> LabelSpace:
             groups.setdefault(merged_into.get(key, entry.name), []).append(entry)
     if not groups:
         raise ValueError(f"{where}: has no class besides the unlabelled one; give {_FORM}")
-    heads = [
-        next((member for member in members if member.name.casefold() == name.casefold()), members[0])
-        for name, members in groups.items()
-    ]
-    aliases = [
-        Alias(member.id, member.name, member.color, index)
-        for index, (head, members) in enumerate(zip(heads, groups.values(), strict=True))
-        for member in members
-        if member is not head
-    ]
+    heads = [_head(name, members, where) for name, members in groups.items()]
+    aliases: list[Alias] = []
+    for index, (name, head) in enumerate(zip(groups, heads, strict=True)):
+        if head.name.casefold() != name.casefold():  # the merged class has its id and colour, not its name
+            aliases.append(Alias(None, head.name, None, index))
+        others = (member for member in groups[name] if member is not head)
+        aliases += [Alias(member.id, member.name, member.color, index) for member in others]
     dropped = (entry for key, entry in entries.items() if key in skipped)
     aliases += [Alias(entry.id, entry.name, entry.color, len(groups)) for entry in dropped]
     by_key = {name.casefold(): name for name in groups}
@@ -107,15 +109,37 @@ def read_space(values: Any, where: str) -> LabelSpace:
     )
 
 
-def _entries(classes: list[Any], ignored: list[str], where: str) -> dict[str, _Entry]:
-    """Name in lower case -> class, in the file's order."""
-    optional = {name.casefold() for name in ignored}
+def _refuse_misspelt(values: dict[str, Any], where: str) -> None:
+    """Other fields are the user's own; one that is nearly ours would be passed over without a word."""
+    for key in values.keys() - set(_OPTIONAL):
+        near = difflib.get_close_matches(str(key), _OPTIONAL, n=1, cutoff=0.8)
+        if near:
+            raise ValueError(f"{where}: unknown field {key}; did you mean {near[0]}?")
+
+
+def _head(name: str, members: list[_Entry], where: str) -> _Entry:
+    """The class that gives a (merged) class its id and colour: the one of its name, or else the first."""
+    same = [member for member in members if member.name.casefold() == name.casefold()]
+    for head in same or members:
+        if head.id is not None and head.color is not None:
+            return head
+    raise ValueError(f"{where}: class {name} needs an id and a color")
+
+
+def _entries(classes: list[Any], other: set[str], where: str) -> dict[str, _Entry]:
+    """Name in lower case -> class, in the file's order.
+
+    other: the classes that are ignored or merged, which may do without id and colour.
+    """
+    optional = {name.casefold() for name in other}
     entries: dict[str, _Entry] = {}
     ids: dict[int, str] = {}
     for item in classes:
         if not isinstance(item, dict) or not {"id", "name", "color"} <= item.keys():
             raise ValueError(f"{where}: class {item!r} needs a whole id, a name and a color [r, g, b]")
-        number, name, color = item["id"], str(item["name"]), item["color"]
+        number, name, color = item["id"], item["name"], item["color"]
+        if not isinstance(name, str):  # YAML reads no, on, 7 and dates as other things
+            raise ValueError(f"{where}: class name {name!r} is no text; put it in quotes")
         free = name.casefold() in optional
         if not (_is_id(number) or (free and number is None)):
             raise ValueError(f"{where}: class id {number!r} ({name}): use unique whole numbers 0..65535")
@@ -132,10 +156,16 @@ def _entries(classes: list[Any], ignored: list[str], where: str) -> dict[str, _E
     return entries
 
 
-def _merges(values: Any, entries: dict[str, _Entry], where: str) -> dict[str, str]:
-    """Member (lower case) -> name of the class that it becomes part of."""
+def _members(values: Any, where: str) -> list[str]:
+    """All classes that are merged into others."""
     if values is not None and not isinstance(values, dict):
         raise ValueError(f'{where}: merge should look like {{"car": ["car", "truck"]}}')
+    lists = (_names(members, f"{where}: merge {target}") for target, members in (values or {}).items())
+    return [name for names in lists for name in names]
+
+
+def _merges(values: Any, entries: dict[str, _Entry], where: str) -> dict[str, str]:
+    """Member (lower case) -> name of the class that it becomes part of."""
     merged: dict[str, str] = {}
     for target, members in (values or {}).items():
         for name in _names(members, f"{where}: merge {target}"):

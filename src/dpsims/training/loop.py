@@ -6,6 +6,7 @@ run needs no saved generator states, and on the CPU its losses are those of a ru
 
 from __future__ import annotations
 
+import hashlib
 import math
 import signal
 import time
@@ -20,6 +21,7 @@ from PIL import Image
 from dpsims import checkpoint
 from dpsims.config import BackboneConfig, Recipe, to_dict
 from dpsims.data import Batch, Source, fixed_batches, open_source, training_batches
+from dpsims.data.base import epoch_order
 from dpsims.evaluation.features import PooledFeatures
 from dpsims.evaluation.report import grid
 from dpsims.evaluation.run import validate
@@ -64,12 +66,14 @@ def train(recipe: Recipe, out: str | Path) -> Path:
     features = evaluation_features(recipe, networks.backbone, device)
 
     # --- where we are
-    images_seen, seconds_before = 0, 0.0
+    images_seen, seconds_before, other_order = 0, 0.0, False
+    order = data_order(source)
     data_seconds = 0.0  # of them spent waiting for pictures
     if newest is not None:
         state = checkpoint.read_json(newest / "state.json")
         images_seen, seconds_before = state["images_seen"], state["seconds"]
         data_seconds = state.get("data_seconds", 0.0)
+        other_order = state.get("data_order", order) != order
         networks.load(newest)
     else:
         discriminator.calibrate(b.image for b in whole_pictures(source, recipe, device, CALIBRATION_IMAGES))
@@ -80,7 +84,12 @@ def train(recipe: Recipe, out: str | Path) -> Path:
     batches = training_batches(source, recipe.data, settings.batch_size, settings.seed, images_seen)
     seconds_left = settings.max_minutes * 60 - seconds_before if settings.max_minutes else math.inf
     log = Logger(run, images_seen, settings.total_images, seconds_left)
-    for note in (*recipe.ignored(), *getattr(source, "notices", ())):
+    if other_order:
+        log.say(
+            "note: the pairs are others than before, or come in another order (files and shards have their "
+            "own): the running epoch may miss some and see others twice"
+        )
+    for note in (*recipe.ignored(), *source.notices):
         log.say(f"note: {note}")
     if newest is not None:
         log.say(f"going on from {newest} ({images_seen} images)")
@@ -111,7 +120,7 @@ def train(recipe: Recipe, out: str | Path) -> Path:
             )
             log.validation(images_seen, seconds, figures, features.title)
         times = {"seconds": seconds, "data_seconds": data_seconds}
-        state = {"images_seen": images_seen, **times, "validation": figures}
+        state = {"images_seen": images_seen, **times, "data_order": order, "validation": figures}
         log.say(f"{images_seen} images: {data_seconds / seconds:.1%} of the time was spent waiting for data")
         checkpoint.save_checkpoint(run, state, model, networks.tensors(), networks.optimizers, settings.keep)
 
@@ -121,8 +130,9 @@ def train(recipe: Recipe, out: str | Path) -> Path:
             if settings.max_minutes and minutes >= settings.max_minutes:
                 break
             asked_at = time.monotonic()
-            batch = _to(next(batches), device)
+            batch = next(batches)
             data_seconds += time.monotonic() - asked_at
+            batch = _to(batch, device)
             rng = torch.Generator().manual_seed(settings.seed * 1_000_003 + images_seen)
             of_real = real_features(discriminator, batch, precision)
             terms, fakes = generator_step(
@@ -189,9 +199,18 @@ def _changes(file: Path, recipe: Recipe) -> list[str]:
         old = before.get(key)
         # a file of weights may have moved
         moved = key.endswith("backbone.weights") and {old, new}.isdisjoint({"pretrained", "random"})
-        if old != new and key not in MAY_CHANGE and not moved:
+        if key not in before:
+            changed.append(f"no {key}: it was begun with an earlier version")
+        elif old != new and key not in MAY_CHANGE and not moved:
             changed.append(f"{key}={old}, not {new}")
     return changed
+
+
+def data_order(source: Source) -> str:
+    """A digest of the pairs and of the order that the source gives them: what sample numbers refer to."""
+    digest = hashlib.sha256("\n".join(source.names).encode())
+    digest.update(epoch_order(source, 0, 0).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def evaluation_features(recipe: Recipe, backbone: Any, device: torch.device) -> PooledFeatures:
