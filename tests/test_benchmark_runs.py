@@ -108,4 +108,4 @@ def test_shards_of_another_set_are_refused(tmp_path: Path, dpsims: Run):
     code, _, err = dpsims("data", "shard", root, "--out", tmp_path / "shards")
     assert code == 0, err
     code, _, err = dpsims("train", "cocostuff", "--data", tmp_path / "shards", "--out", tmp_path / "run")
-    assert code == 1 and "ADE20K" in err and "cocostuff" in err
+    assert code == 1 and "ade20k" in err and "cocostuff" in err
