@@ -270,4 +270,5 @@ def test_text_table_names_the_network_and_lines_up():
     assert "Frechet distance (tiny features)" in lines[1] and "FID" not in text
     assert f"{report['frechet']['tiny']:.4f}" in lines[1]
     assert any(line.startswith("IoU sky") and line.split()[-1] == "-" for line in lines)
+    assert any(line.startswith("mIoU by the segmenter") and line.split()[-2:] == ["-", "-"] for line in lines)
     assert lines[-1].startswith("note: ")

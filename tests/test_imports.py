@@ -18,9 +18,10 @@ ROWS = [
     {"data", "models", "losses", "recipes"},
     {"checkpoint"},
     {"synthesis", "evaluation"},
+    {"pictures"},
     {"training", "export", "studio", "generating"},
     {"measuring"},
-    {"demo"},
+    {"demo", "evaluating"},
     {"commands"},
     {"cli"},
 ]

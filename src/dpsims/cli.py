@@ -16,6 +16,7 @@ import typer
 from dpsims.commands.data import data_app
 from dpsims.commands.fields import plain_value, with_field_options
 from dpsims.commands.parts import PLAIN, writable, writable_file
+from dpsims.writing import write_whole
 
 app = typer.Typer(help="From label maps to photo-like images: DP-SIMS.", **PLAIN)
 app.add_typer(data_app, name="data")
@@ -93,7 +94,14 @@ def generate(
 
 @app.command()
 def evaluate(
-    model: Model,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|IMAGE_DIR",
+            help="run directory, checkpoint, `scenes`, or a folder of pictures that any program made, named "
+            "as the label maps",
+        ),
+    ],
     data: Annotated[
         str | None, typer.Option(help="folder of the data set [default: new scenes, for a model of scenes]")
     ] = None,
@@ -105,6 +113,16 @@ def evaluate(
         ),
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the figures into this file")] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", help="write a page with figures and pictures into this file")
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HEIGHTxWIDTH",
+            help="size at which a folder's pictures are compared [default: the first's]",
+        ),
+    ] = None,
     split: Annotated[
         str,
         typer.Option(
@@ -128,17 +146,45 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Measure a model: realism (Frechet distance), layout (mIoU by a segmenter), diversity."""
-    for file, option in ((json_file, "--json"), (grid, "--grid")):
+    for file, option in ((json_file, "--json"), (html_file, "--html"), (grid, "--grid")):
         if file is not None:
             writable_file(file, option)
 
-    from dpsims import measuring
+    from dpsims import evaluating
 
-    measuring.evaluate_model(
-        model, data, source=source, split=split, features=features or [], segmenter=segmenter,
-        segmenter_images=segmenter_images, json_file=json_file, grid=grid, untrained=untrained, seed=seed,
-        batch_size=batch_size, device=device,
+    evaluating.evaluate_model(
+        model, data, source=source, split=split, size=_size(size), features=features or [],
+        segmenter=segmenter, segmenter_images=segmenter_images, json_file=json_file, html_file=html_file,
+        grid=grid, untrained=untrained, seed=seed, batch_size=batch_size, device=device,
     )  # fmt: skip
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    """`256x512` -> (256, 512)."""
+    if text is None:
+        return None
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) > 0 and int(width) > 0):
+        raise ValueError(f"--size {text}: give HEIGHTxWIDTH, such as 256x512")
+    return int(height), int(width)
+
+
+@app.command()
+def compare(
+    reports: Annotated[list[Path], typer.Argument(metavar="REPORT.json ...", help="of `evaluate --json`")],
+    html_file: Annotated[Path | None, typer.Option("--html", help="write a page into this file")] = None,
+    classes: Annotated[bool, typer.Option("--classes", help="also the IoU of each class")] = False,
+    force: Annotated[bool, typer.Option("--force", help="also where the figures do not compare")] = False,
+) -> None:
+    """Reports side by side; refuses figures of other data, sizes, counts or networks."""
+    if html_file is not None:
+        writable_file(html_file, "--html")
+
+    from dpsims.evaluation.compare import compare_reports, to_html
+
+    print(compare_reports(reports, force, classes))
+    if html_file is not None:
+        write_whole(html_file, to_html(reports, force).encode())
 
 
 @app.command()

@@ -11,15 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from dpsims.checkpoint import Model
 from dpsims.config import BackboneConfig, DataConfig, from_dict
-from dpsims.data import Batch, Split, fixed_batches, open_source, training_batches
-from dpsims.data.scenes import SCENES_SPACE
+from dpsims.data import Batch, Source, Split, fixed_batches, open_source, training_batches
 from dpsims.evaluation import (
     PooledFeatures,
     RealReference,
@@ -30,14 +31,14 @@ from dpsims.evaluation import (
     measure_real,
     rows_of,
     segmenter_key,
-    text_table,
     train_segmenter,
 )
+from dpsims.evaluation.inception import InceptionFeatures
 from dpsims.models.backbones import load_backbone
 from dpsims.models.generator import Generator
+from dpsims.pictures import PictureFolder
 from dpsims.synthesis import Synthesizer, pick_device
 from dpsims.training.ema import reestimate_batchnorm
-from dpsims.writing import write_png, write_whole
 
 SEGMENTER_BATCH = 8
 FEATURE_SIDE = 128  # smaller pictures are enlarged towards this before a named network sees them
@@ -58,15 +59,31 @@ def feature_networks(
             )
         config = from_dict(BackboneConfig, about["backbone"], where="model.json")
         return [PooledFeatures(load_backbone(config), config.name)]
-    scale = min(
-        2.0, max(1.0, FEATURE_SIDE / min(size))
-    )  # of the pictures' size alone: comparable between models
-    networks = []
+    # of the pictures' size alone: comparable between models
+    scale = min(2.0, max(1.0, FEATURE_SIDE / min(size)))
+    networks: list[PooledFeatures] = []
     for name, _, weights in (text.partition("=") for text in names):
+        if name == "inception":
+            networks.append(InceptionFeatures(weights or None))
+            continue
         networks.append(
             PooledFeatures(load_backbone(BackboneConfig(name, weights or "pretrained", scale)), name)
         )
     return networks
+
+
+class Picked:
+    """One pair of a source, as a source of its own."""
+
+    def __init__(self, source: Source, index: int) -> None:
+        self.source, self.index, self.space = source, index, source.space
+        self.name, self.names = source.name, [source.names[index]]
+
+    def __len__(self) -> int:
+        return 1
+
+    def load(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.source.load(self.index)
 
 
 class Bench:
@@ -148,10 +165,10 @@ class Bench:
             segmenter=self.segmenter,
         )
 
-    def measure(self, model: Synthesizer, seed: int = 0) -> dict[str, Any]:
-        """The report of `evaluation.evaluate`. Raises ValueError as `check` and `evaluate` do."""
+    def measure(self, model: Synthesizer | PictureFolder, seed: int = 0) -> dict[str, Any]:
+        """The report of `evaluation.evaluate`, with names. Raises ValueError as `check` and `evaluate` do."""
         self.check(model)
-        return evaluate(
+        report = evaluate(
             model.generate,
             self.batches_of(self.train),
             self.batches_of(self.real),
@@ -160,15 +177,35 @@ class Bench:
             segmenter=self.segmenter,
             reference=self.reference,
             seed=seed,
+            diversity_samples=model.samples_per_map if isinstance(model, PictureFolder) else 2,
         )
+        for row in (*report["worst"], *report["neighbours"]):
+            row["name"] = self.real.names[row["index"]]
+            if "nearest" in row:
+                row["nearest_name"] = self.train.names[row["nearest"]]
+        return report
 
-    def check(self, model: Synthesizer) -> None:
+    def picture(self, model: Synthesizer | PictureFolder, index: int, seed: int = 0) -> Tensor:
+        """The very picture (1, 3, h, w) that `measure` saw of map `index`."""
+        label = self.pair(self.real, index).label
+        if isinstance(model, PictureFolder):
+            return model.generate(label, index)
+        start = index // self.batch_size * self.batch_size
+        return model.generate(label, seed + start, first=index - start)
+
+    def pair(self, source: Source, index: int) -> Batch:
+        """One pair of a source as a batch, at the bench's size."""
+        return next(fixed_batches(Picked(source, index), self.data.height, self.data.width, 1))
+
+    def check(self, model: Synthesizer | PictureFolder) -> None:
         """ValueError where the model's classes are not the data's, in the data's order."""
         mine, theirs = ([n.casefold() for n in space.names] for space in (model.space, self.space))
         if mine != theirs:
+            only = [n for n in theirs if n not in mine], [n for n in mine if n not in theirs]
+            data, trained = (f" (only there: {_some(names)})" if names else "" for names in only)
             raise ValueError(
-                f"{self.real.name}: has the classes {', '.join(theirs)}, but the model was trained on "
-                f"{', '.join(mine)}"
+                f"{self.real.name}: has {len(theirs)} classes{data}, the model another {len(mine)}{trained}, "
+                "or in another order; measure on the set, and in the coding, that it was trained on"
             )
 
     def sheet(
@@ -196,68 +233,6 @@ class Bench:
         labels = (b.label for b in fixed_batches(self.train, self.data.height, self.data.width, 16, 256))
         generator = reestimate_batchnorm(generator, labels)
         return Synthesizer(Model(generator, model.space, *model.size, about={}), str(self.device))
-
-
-def evaluate_model(
-    path: str | Path,
-    data: str | None = None,
-    *,
-    source: str | None = None,
-    split: str = "test",
-    features: Sequence[str] = (),
-    segmenter: str | Path | None = None,
-    segmenter_images: int = 6000,
-    json_file: Path | None = None,
-    grid: Path | None = None,
-    untrained: bool = False,
-    seed: int = 0,
-    batch_size: int = 16,
-    device: str = "auto",
-) -> dict[str, Any]:
-    """Measure a model on a data set (none: a model of scenes, on scenes) and print the table.
-
-    source: how the set is laid out; as the one that the model was trained on where not given. Returns the
-    report, and writes it to `json_file`; a contact sheet goes to `grid`. Raises ValueError for a model or
-    data that cannot be read or do not belong together.
-    """
-    if split not in get_args(Split):
-        raise ValueError(f"split={split!r}: use one of {', '.join(get_args(Split))}")
-    model = Synthesizer.load(path, device)
-    if data is None and model.space != SCENES_SPACE:
-        raise ValueError(
-            "the model was not trained on scenes: give real pictures to compare with, --data DIR"
-        )
-    if source is None:
-        trained_on = model.about.get("source", "folder")
-        source = "scenes" if data is None else "folder" if trained_on == "scenes" else trained_on
-    values = {"source": source, "root": data, "height": model.size[0], "width": model.size[1]}
-    bench = Bench(
-        from_dict(DataConfig, values, "data.", "--source"),
-        feature_networks(features, model.size, model.about),
-        split=cast(Split, split),
-        segmenter=segmenter,
-        segmenter_images=segmenter_images,
-        batch_size=batch_size,
-        device=device,
-    )
-    for notice in bench.real.notices:
-        say(f"note: {notice}")
-    bench.check(model)
-    report = {
-        "model": str(path),
-        "data": bench.real.name,
-        "size": list(model.size),
-        **bench.measure(model, seed),
-    }
-    columns = {"generated": report}
-    if untrained:
-        report["untrained"] = columns["untrained"] = bench.measure(bench.untrained(model), seed)
-    print(text_table({**columns, "real": report["real"]}))
-    if json_file is not None:
-        write_whole(json_file, json.dumps(report, indent=1).encode())
-    if grid is not None:
-        write_png(grid, bench.sheet([model, model], ["generated", "other noise"]))
-    return report
 
 
 def _some(names: list[str]) -> str:

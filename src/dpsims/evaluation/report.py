@@ -11,6 +11,8 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from dpsims.evaluation.figures import class_figures, figures, in_order
+
 _GAP = 2  # pixels between two tiles
 _PAPER = 255
 
@@ -82,36 +84,22 @@ def contact_sheet(
 def text_table(reports: Mapping[str, Mapping[str, Any]], classes: bool = False) -> str:
     """Reports of `evaluate` (or their "real" sections) side by side as plain text, a column each.
 
-    classes: also the IoU of each class. A figure that a report does not have is shown as "-"; the reports'
-    warnings follow below the table.
+    classes: also the IoU of each class. "+-" is the spread over subsets, brackets a 95 % interval. A figure
+    that a report does not have is shown as "-"; the reports' warnings follow below the table.
     """
-    lines: dict[str, list[str]] = {}
-    for column, report in enumerate(reports.values()):
-        for name, value in _figures(report, classes):
-            lines.setdefault(name, ["-"] * len(reports))[column] = _shown(value)
-    table = [["", *reports], *([name, *values] for name, values in lines.items())]
-    widths = [max(len(row[i]) for row in table) for i in range(len(reports) + 1)]
+    table = [["", *reports]]
+    for kind in (figures, class_figures) if classes else (figures,):
+        # by the rows' short names: networks' titles are only in whole reports, not in their "real" sections
+        columns = [{figure.row: figure for figure in kind(report).values()} for report in reports.values()]
+        for row in in_order(columns):
+            cells = [column.get(row) for column in columns]
+            table.append([row, *("-" if figure is None else figure.shown("+-") for figure in cells)])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     text = [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in table
     ]
     warnings = dict.fromkeys(w for report in reports.values() for w in report.get("warnings", ()))
     return "\n".join([*text, *(f"note: {w}" for w in warnings)])
-
-
-def _figures(report: Mapping[str, Any], classes: bool) -> list[tuple[str, float | None]]:
-    figures = [(f"Frechet distance ({name} features)", value) for name, value in report["frechet"].items()]
-    figures += [("mIoU by the segmenter", report["miou"]), ("pixel accuracy", report["pixel_accuracy"])]
-    figures += [("diversity (pixels)", report["diversity"])]
-    figures += [
-        (f"diversity ({name} features)", value) for name, value in report["diversity_features"].items()
-    ]
-    return figures + ([(f"IoU {name}", value) for name, value in report["iou"].items()] if classes else [])
-
-
-def _shown(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4f}"
 
 
 def _paste(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:

@@ -22,7 +22,9 @@ from dpsims.data import Batch
 from dpsims.evaluation.diversity import PairwiseDiversity, RealDiversity
 from dpsims.evaluation.features import PooledFeatures
 from dpsims.evaluation.frechet import Moments, frechet_distance
-from dpsims.evaluation.segmentation import ConfusionMatrix, Segmenter
+from dpsims.evaluation.measures import Measures
+from dpsims.evaluation.neighbours import nearest
+from dpsims.evaluation.segmentation import Segmenter
 from dpsims.labels import LabelSpace
 
 Generate = Callable[[Int[Tensor, "b h w"], int], Float[Tensor, "b 3 h w"]]
@@ -30,8 +32,9 @@ Generate = Callable[[Int[Tensor, "b h w"], int], Float[Tensor, "b 3 h w"]]
 Batches = Callable[[], Iterable[Batch]]
 """Starts a pass over a split, whole pictures in a fixed order."""
 
+WORST, NEAREST = 8, 8  # maps and pictures that a report names
 FEW_IMAGES = 2048  # below this many pictures a Frechet distance is mostly its own bias
-_NEXT_SAMPLE = (
+NEXT_SAMPLE = (
     1_000_003  # between the seeds of two samples of a map; larger than any split, so that none coincide
 )
 
@@ -41,39 +44,10 @@ class RealReference:
     """Measures of real pictures, taken once and set beside every model that is evaluated on the split."""
 
     moments: dict[str, Moments]  # of the test pictures, by network
+    features: dict[str, Tensor]  # of the test pictures, those that were kept
+    train: dict[str, Tensor]  # of the training pictures, those that were kept
     count: int  # of the test pictures
     report: dict[str, Any]
-
-
-class _Measures:
-    """Everything that is gathered from one pass over pictures and their maps."""
-
-    def __init__(
-        self, networks: Sequence[PooledFeatures], segmenter: Segmenter | None, space: LabelSpace
-    ) -> None:
-        self.networks, self.segmenter, self.space = networks, segmenter, space
-        self.count = 0
-        self.moments = {network.name: Moments() for network in networks}
-        # evaluation may count other classes than the generator draws (Cityscapes: 19 of 33)
-        self.table = torch.from_numpy(space.evaluation_table)
-        self.confusion = ConfusionMatrix(space.evaluation.num_classes)
-
-    def update(self, image: Tensor, label: Tensor) -> None:
-        self.count += len(image)
-        for network in self.networks:
-            self.moments[network.name].update(network(image))
-        if self.segmenter is not None:
-            self.confusion.update(self.segmenter.predict(image), self.table[label.cpu()])
-
-    def report(self, others: dict[str, Moments]) -> dict[str, Any]:
-        frechet = {name: frechet_distance(moments, others[name]) for name, moments in self.moments.items()}
-        iou = dict(zip(self.space.evaluation.names, self.confusion.iou(), strict=True))
-        layout = {
-            "miou": self.confusion.miou(),
-            "pixel_accuracy": self.confusion.pixel_accuracy(),
-            "iou": iou,
-        }
-        return {"frechet": frechet, **layout}
 
 
 def measure_real(
@@ -91,12 +65,12 @@ def measure_real(
     Raises ValueError for a split of fewer than two pictures, for no network and for two networks of one name.
     """
     _check_networks(networks)
-    measures = _Measures(networks, segmenter, space)
+    measures = Measures(networks, segmenter, space)
     diversity = RealDiversity(networks, space.ignore_index, seed)
     for image, label in test():
         measures.update(image, label)
         diversity.update(image, label)
-    training = _Measures(networks, None, space)
+    training = Measures(networks, None, space)
     for image, label in train():
         training.update(image, label)
     counts = {"train": training.count, "test": measures.count}
@@ -105,8 +79,9 @@ def measure_real(
             raise ValueError(
                 f"the {split} split has {count} pictures; an evaluation needs at least 2 of each"
             )
-    report = {**measures.report(training.moments), **diversity.report(), "counts": counts}
-    return RealReference(measures.moments, measures.count, report)
+    compared = measures.report(training.moments, training.features)
+    report = {**compared, **diversity.report(), "counts": counts}
+    return RealReference(measures.moments, measures.features, training.features, measures.count, report)
 
 
 def evaluate(
@@ -135,19 +110,21 @@ def evaluate(
     reference = reference or measure_real(
         train, test, space=space, networks=networks, segmenter=segmenter, seed=seed
     )
-    measures = _Measures(networks, segmenter, space)
+    measures = Measures(networks, segmenter, space)
     diversity = PairwiseDiversity(networks)
     chosen = _evenly_spaced(reference.count, diversity_maps)
     for _, label in test():
         image = _generate(generate, label, seed + measures.count)
         rows = [i for i in range(len(label)) if measures.count + i in chosen]
         if rows and diversity_samples > 1:
-            seeds = [seed + measures.count + m * _NEXT_SAMPLE for m in range(1, diversity_samples)]
+            seeds = [seed + measures.count + m * NEXT_SAMPLE for m in range(1, diversity_samples)]
             diversity.update([image[rows], *(_generate(generate, label[rows], s) for s in seeds)])
         measures.update(image, label)
     return {
-        **measures.report(reference.moments),
+        **measures.report(reference.moments, reference.features),
         **diversity.report(),
+        "worst": _worst(measures.picture_iou()),
+        "neighbours": _nearest_training(measures, reference),
         "real": reference.report,
         "frechet_titles": {network.name: network.title for network in networks},
         "counts": {
@@ -189,7 +166,7 @@ def validate(
         again = label[: max(0, diversity_maps - fake.count)]
         if len(again):
             diversity.update(
-                [sample[: len(again)], _generate(generate, again, seed + fake.count + _NEXT_SAMPLE)]
+                [sample[: len(again)], _generate(generate, again, seed + fake.count + NEXT_SAMPLE)]
             )
         fake.update(network(sample))
     diverse = diversity.report()["diversity"]
@@ -210,6 +187,34 @@ def summary(report: dict[str, Any], network: str | None = None) -> dict[str, flo
         raise ValueError(f"network={network!r} was not measured; there are: {', '.join(frechet)}")
     value = frechet[network if network is not None else next(iter(frechet))]
     return {"frechet": value, "miou": report["miou"], "diversity": report["diversity"]}
+
+
+def _worst(values: list[float | None]) -> list[dict[str, Any]]:
+    """The pictures with the lowest mIoU of their own, lowest first: {"index", "miou"}."""
+    known = sorted((value, index) for index, value in enumerate(values) if value is not None)
+    return [{"index": index, "miou": value} for value, index in known[:WORST]]
+
+
+def _nearest_training(measures: Measures, reference: RealReference) -> list[dict[str, Any]]:
+    """The generated pictures nearest to a training picture, in the first network's features, nearest first.
+
+    {"index", "nearest": index of the training picture, "distance", "real_distance": how near real test
+    pictures come to training ones, their median}. A model that knows pictures by heart is far below that.
+    """
+    name = measures.networks[0].name
+    own, train, real = measures.features[name], reference.train[name], reference.features[name]
+    distance, index = (found[:, 0] for found in nearest(own, train))
+    usual = nearest(real, train)[0][:, 0].median().item()
+    order = distance.argsort()[:NEAREST].tolist()
+    return [
+        {
+            "index": i,
+            "nearest": int(index[i]),
+            "distance": distance[i].item(),
+            "real_distance": usual,
+        }
+        for i in order
+    ]
 
 
 def _generate(generate: Generate, label: Tensor, seed: int) -> Tensor:

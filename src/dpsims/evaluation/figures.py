@@ -1,0 +1,173 @@
+"""The figures of a report: which measures there are, what they say, their order, and how they are printed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure of the report: its key there, its names, which way is better, and what it says."""
+
+    key: str
+    title: str
+    row: str  # as the table in the terminal calls it
+    better: str  # "lower" or "higher"
+    meaning: str
+
+    @property
+    def arrow(self) -> str:
+        return {"lower": "\u2193", "higher": "\u2191"}[self.better]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a report; value: None if not measured.
+
+    name: measure and network, as a row of a page is called; row: as one of the table in the terminal is. std:
+    spread over subsets; interval: 95 %; note: what is not as was asked for.
+    """
+
+    measure: Measure
+    name: str
+    value: float | None
+    std: float | None = None
+    interval: tuple[float, float] | None = None
+    row: str = ""
+    note: str | None = None
+
+    def shown(self, plus_minus: str = "\u00b1") -> str:
+        text = number(self.value)
+        if self.std is not None:
+            text += f" {plus_minus} {number(self.std)}"
+        if self.interval is not None:
+            text += f" [{number(self.interval[0])}, {number(self.interval[1])}]"
+        return text
+
+
+def figures(section: Mapping[str, Any], titles: Mapping[str, str] | None = None) -> dict[str, Figure]:
+    """All figures of a report (or of its "real" section) by name, in the order of MEASURES.
+
+    titles: those of the Frechet distances, where the section has none of its own.
+    """
+    named = section.get("frechet_titles") or titles or {}
+    found: dict[str, Figure] = {}
+    for measure in MEASURES:
+        if measure.key not in section:
+            continue
+        entry = section[measure.key]
+        interval = (section.get("intervals") or {}).get(measure.key)
+        if not isinstance(entry, Mapping):
+            found[measure.title] = Figure(
+                measure, measure.title, entry, interval=_pair(interval), row=measure.row
+            )
+            continue
+        for network, value in entry.items():
+            name = f"{measure.title} ({network} features)"
+            if measure.key.startswith("frechet"):
+                name = named.get(network, f"Frechet distance ({network} features)")
+                name += _AT_INFINITY if measure.key == "frechet_infinity" else ""
+            parts = value if isinstance(value, Mapping) else {"value": value}
+            found[name] = Figure(
+                measure,
+                name,
+                parts.get("value"),
+                parts.get("std"),
+                _pair(interval.get(network) if isinstance(interval, Mapping) else None),
+                f"{measure.row} ({network} features)",
+                parts.get("note"),
+            )
+    return found
+
+
+def class_figures(section: Mapping[str, Any]) -> dict[str, Figure]:
+    """The IoU of each class of a report (or of its "real" section), by "IoU NAME"."""
+    miou = next(measure for measure in MEASURES if measure.key == "miou")
+    names = {f"IoU {name}": value for name, value in (section.get("iou") or {}).items()}
+    return {name: Figure(miou, name, value, row=name) for name, value in names.items()}
+
+
+def in_order(columns: Iterable[Mapping[str, Figure]]) -> dict[str, Measure]:
+    """Every key of any column and its measure, in the order of MEASURES, as first met within a measure.
+
+    A column that has a figure of another's order must not move a measure out of its place.
+    """
+    found = {key: figure.measure for column in columns for key, figure in column.items()}
+    return dict(sorted(found.items(), key=lambda item: MEASURES.index(item[1])))
+
+
+def number(value: float | None) -> str:
+    """A figure as it is printed: "-" for none, four decimals, more only where they would show hardly any."""
+    if value is None:
+        return "-"
+    if not math.isfinite(value):
+        return str(value)
+    if abs(value) >= 100:
+        return f"{value:,.1f}"
+    if value == 0 or abs(value) >= 0.001:
+        return f"{value:.4f}"
+    return f"{value:.6f}" if abs(value) >= 1e-5 else f"{value:.1e}"
+
+
+def _pair(interval: Any) -> tuple[float, float] | None:
+    return (interval[0], interval[1]) if isinstance(interval, Sequence) else None
+
+
+_AT_INFINITY = ", at infinitely many pictures"
+
+MEASURES = (
+    Measure(
+        "frechet", "Frechet distance", "Frechet distance", "lower",
+        "How far generated and real pictures lie apart in the features of a network, by mean and covariance. "
+        "It is FID with the Inception network only. Few pictures push it up: compare at equal counts.",
+    ),
+    Measure(
+        "frechet_infinity", "Frechet distance at infinity", "Frechet distance at infinity", "lower",
+        "The same distance extrapolated to endlessly many pictures, which takes most of that push out.",
+    ),
+    Measure(
+        "kid", "Kernel distance", "kernel distance", "lower",
+        "The same question by a kernel; it is KID with the Inception network. Not pushed up by few pictures: "
+        "sets that do not differ lie around 0, on either side. Behind \u00b1 the spread over subsets.",
+    ),
+    Measure(
+        "precision", "Precision", "precision", "higher",
+        "Share of the generated pictures that lie among real ones: realism without variety.",
+    ),
+    Measure(
+        "recall", "Recall", "recall", "higher",
+        "Share of the real pictures that lie among generated ones: variety; what was never drawn lowers it.",
+    ),
+    Measure(
+        "density", "Density", "density", "higher",
+        "As precision, but counts how densely real pictures lie there, so that outliers weigh less; may "
+        "exceed 1.",
+    ),
+    Measure(
+        "coverage", "Coverage", "coverage", "higher",
+        "Share of the real pictures that have a generated one close by.",
+    ),
+    Measure(
+        "miou", "mIoU", "mIoU by the segmenter", "higher",
+        "A segmenter reads the generated pictures back, and its answer is compared with the label map that "
+        "was asked for: intersection over union, mean over the classes. Says nothing of realism, and little "
+        "where the segmenter misreads real pictures, too.",
+    ),
+    Measure(
+        "pixel_accuracy", "Pixel accuracy", "pixel accuracy", "higher",
+        "Share of the labelled pixels that the segmenter reads as asked for; large classes decide it.",
+    ),
+    Measure(
+        "diversity", "Diversity (pixels)", "diversity (pixels)", "higher",
+        "How much pictures of one label map differ (mean absolute difference, values from -1 to 1); 0 is a "
+        "model that ignores its noise. "
+        "Garbage is diverse, too: read it beside realism.",
+    ),
+    Measure(
+        "diversity_features", "Diversity", "diversity", "higher",
+        "The same in the features of a network: 1 - cosine.",
+    ),
+)  # fmt: skip

@@ -1,0 +1,78 @@
+"""A report of `dpsims evaluate` read back from its JSON file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dpsims.evaluation.figures import MEASURES
+from dpsims.evaluation.markup import plain
+
+_MADE_BY = "give a file that `dpsims evaluate --json` has written"
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """A report from its JSON file. ValueError, in a line, for a file that is none or was damaged."""
+    try:
+        report = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); {_MADE_BY}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: is no JSON, or cut off ({plain(error)[:80]}); {_MADE_BY}") from error
+    if not isinstance(report, dict):
+        raise ValueError(f"{path}: holds a {type(report).__name__} and no report; {_MADE_BY}")
+    if not any(report.get(measure.key) for measure in MEASURES):
+        raise ValueError(f"{path}: has no figures, such as 'frechet' or 'miou'; {_MADE_BY}")
+    for section, where in ((report, ""), (report.get("real"), "real.")):
+        wrong = _wrong(section, where)
+        if wrong is not None:
+            raise ValueError(f"{path}: {wrong} is damaged or of another program; {_MADE_BY}")
+    return report
+
+
+def _wrong(section: Any, where: str) -> str | None:
+    """The name of the first field that is not of its kind."""
+    if section is None:
+        return None
+    if not isinstance(section, dict):
+        return where.rstrip(".")
+    for field in ("intervals", "counts", "frechet_titles", "seeds", "versions", "weights", "iou"):
+        if not isinstance(section.get(field), dict | None):
+            return where + field
+    if not isinstance(section.get("warnings"), list | None):
+        return f"{where}warnings"
+    for name, title in (section.get("frechet_titles") or {}).items():
+        if not isinstance(title, str):
+            return f"{where}frechet_titles.{name}"
+    if not isinstance(section.get("size"), list | None):
+        return f"{where}size"
+    for measure in MEASURES:
+        if not _is_measure(section.get(measure.key)):
+            return where + measure.key
+    if not all(map(_is_figure, (section.get("iou") or {}).values())):
+        return f"{where}iou"
+    for key, interval in (section.get("intervals") or {}).items():
+        for pair in interval.values() if isinstance(interval, dict) else [interval]:
+            if pair is not None and not (
+                isinstance(pair, list) and len(pair) == 2 and all(type(end) in (int, float) for end in pair)
+            ):
+                return f"{where}intervals.{key}"
+    return None
+
+
+def _is_measure(value: Any) -> bool:
+    """A figure, or one for each network; of a kernel distance value and spread."""
+    if not isinstance(value, dict):
+        return _is_figure(value)
+    parts = [
+        part
+        for figure in value.values()
+        for part in ([figure.get("value"), figure.get("std")] if isinstance(figure, dict) else [figure])
+    ]
+    notes = [figure.get("note") for figure in value.values() if isinstance(figure, dict)]
+    return all(map(_is_figure, parts)) and all(isinstance(note, str | None) for note in notes)
+
+
+def _is_figure(value: Any) -> bool:
+    return value is None or isinstance(value, float) or (type(value) is int and abs(value) < 1e300)
