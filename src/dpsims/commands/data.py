@@ -35,7 +35,7 @@ def fetch(
     from dpsims.data import fetch
 
     if name in fetch.BY_HAND:
-        print(fetch.BY_HAND[name])
+        print(fetch.BY_HAND[name].replace("DIR", str(out)))
         raise typer.Exit(1)
     writable(out)
     fetch.fetch(name, out, mirror, keep)
@@ -61,6 +61,8 @@ def check(
     for file, option in ((json_file, "--json"), (sheet, "--sheet")):
         if file is not None:
             writable_file(file, option)
+    if sheet is not None and sheet.suffix.lower() != ".png":
+        raise ValueError(f"--sheet {sheet}: is written as PNG; give it a name that ends in .png")
     layout = None if is_sharded(folder) else find_layout(folder, source)
     if layout is None and sheet is not None:
         raise ValueError(f"{folder}: holds shards; --sheet shows the pictures of a set in files")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -81,7 +82,7 @@ def _load_training(samples: _TrainingSamples, numbers: Iterator[list[int]], work
     loader = DataLoader(
         samples,
         batch_sampler=_Numbers(numbers),
-        num_workers=workers,
+        num_workers=min(workers, os.cpu_count() or 1),  # their number changes no sample
         collate_fn=list,
         # its own: drawing from torch's global one would make a training with workers differ from one without
         generator=torch.Generator(),

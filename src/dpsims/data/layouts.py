@@ -20,7 +20,7 @@ def find_layout(root: Path, source: str = "auto") -> Layout:
     if source == "auto":
         source = recognise(root)
     if source not in READERS:
-        raise ValueError(f"source={source!r}: use one of auto, {', '.join(READERS)}")
+        raise ValueError(f"--source {source}: use one of auto, {', '.join(READERS)}")
     layout = READERS[source](root)
     layout.source = source
     return layout
@@ -35,7 +35,11 @@ def open_pairs(root: Path, source: str, split: str) -> PairSource | Shards:
         return PairSource(find_layout(root, source), split)
     shards = Shards(root, split)
     if source in space_names() and shards.space.names != LabelSpace.named(source).names:
-        raise ValueError(f"{root}: holds shards of {shards.source}, not of {source}; name that source")
+        raise ValueError(
+            f"{root}: holds shards of {shards.source}, not of {source}; give --data.source {shards.source} "
+            f"(train) or --source {shards.source} (evaluate), or make shards of the other: dpsims data shard "
+            f"DIR --source {source}"
+        )
     return shards
 
 

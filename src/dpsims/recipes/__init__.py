@@ -10,11 +10,11 @@ import dataclasses
 import difflib
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
-from dpsims.config import Recipe, from_dict, settable_fields
+from dpsims.config import DataConfig, Recipe, from_dict, settable_fields
 
 
 def recipe_names() -> list[str]:
@@ -58,6 +58,8 @@ def _read(recipe: str | Path) -> tuple[dict[str, Any], str]:
                 f"{name}: the recipe cannot be read ({getattr(error, 'strerror', error)})"
             ) from error
     else:
+        if name in get_args(settable_fields(DataConfig)["source"]):
+            raise ValueError(f"{name} is a source, not a recipe: dpsims train RECIPE --data.source {name}")
         near = difflib.get_close_matches(name, recipe_names(), n=1)
         hint = (
             f"did you mean {near[0]}?"
