@@ -63,7 +63,7 @@ def test_there_and_back_is_exact(tmp_path: Path, space: LabelSpace):
         assert np.array_equal(back.values, read_codes(file).values)
         assert np.array_equal(read_label(tmp_path / "ids" / file.name, space), index)
     for folder in ("colors", "ids"):
-        assert listed(tmp_path / folder) == ["0.png", "1.png", "2.png", "classes.json"]
+        assert listed(tmp_path / folder) == ["0.png", "1.png", "2.png", "classes.json", "convert.json"]
         assert LabelSpace.load(tmp_path / folder) == space
     assert listed(tmp_path) == ["colors", "ids", "maps"]
 
@@ -139,8 +139,12 @@ def test_what_cannot_be_coded_is_refused_before_the_start(tmp_path: Path):
     ):
         with pytest.raises(ValueError, match=said):
             convert_maps(files, out, SPACE, target, "colors", drop=drop)
-    for bad in ({"to": "colours"}, {"palette": "rgb"}, {"workers": 0}):
-        with pytest.raises(ValueError, match=f"{[*bad][0]}=.*: use"):
+    for bad, said in (
+        ({"to": "colours"}, "^--to colours: use ids or colors$"),
+        ({"palette": "rgb"}, "^--palette rgb: use ids or colors, or leave it out$"),
+        ({"workers": 0}, "workers=0: use 1"),
+    ):
+        with pytest.raises(ValueError, match=said):
             convert_maps(files, out, SPACE, SPACE, **bad)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="no label maps given"):
         convert_maps([], out, SPACE, SPACE)
@@ -199,13 +203,51 @@ def test_after_a_bad_file_the_same_call_goes_on(tmp_path: Path):
     assert listed(tmp_path) == ["maps", "out"]
 
 
-def test_other_settings_start_afresh(tmp_path: Path):
+def test_the_same_call_finds_nothing_to_do_and_another_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    files, out = write_maps(tmp_path / "maps"), tmp_path / "out"
+    assert convert_maps(files, out, SPACE, SPACE, "colors") == 3
+    assert capsys.readouterr() == ("", "")
+    before = {path.name: path.stat() for path in out.iterdir()}
+    (tmp_path / "out.partial").mkdir()  # as a kill before the very last step leaves it
+    (tmp_path / "out.partial" / "convert.json").write_bytes((out / "convert.json").read_bytes())
+    for _ in range(2):
+        assert convert_maps(files, out, SPACE, SPACE, "colors") == 3
+        assert capsys.readouterr().err == f"{out}: already complete\n"
+        assert {path.name: path.stat() for path in out.iterdir()} == before
+        assert listed(tmp_path) == ["maps", "out"]
+    refused = "out: exists, made of other files or with other options; choose another folder, or remove it"
+    jobs: list[tuple[list[Path], LabelSpace, Coding]]
+    jobs = [(files, SPACE, "ids"), (files[:2], SPACE, "colors"), (files, GAPS, "colors")]
+    for other, space, to in jobs:
+        with pytest.raises(ValueError, match=refused):
+            convert_maps(other, out, SPACE, space, to)
+    os.utime(files[1], ns=(1, 1))  # changed, for all that one can tell
+    with pytest.raises(ValueError, match=refused):
+        convert_maps(files, out, SPACE, SPACE, "colors")
+    assert {path.name: path.stat() for path in out.iterdir()} == before
+    assert listed(tmp_path) == ["maps", "out"]
+
+
+def test_a_result_from_which_something_was_removed_is_not_complete(tmp_path: Path):
+    files, out = write_maps(tmp_path / "maps"), tmp_path / "out"
+    convert_maps(files, out, SPACE, SPACE)
+    (out / "1.png").unlink()
+    with pytest.raises(ValueError, match="out: exists"):
+        convert_maps(files, out, SPACE, SPACE)
+
+
+def test_other_settings_start_afresh(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     files, out = write_maps(tmp_path / "maps"), tmp_path / "out"
     (tmp_path / "maps" / "bad.png").touch()
     with pytest.raises(ValueError, match="bad.png"):
         convert_maps([*files, tmp_path / "maps" / "bad.png"], out, SPACE, SPACE, "colors")
+    assert not capsys.readouterr().err
     convert_maps(files[:2], out, SPACE, SPACE, "ids")
-    assert listed(out) == ["0.png", "1.png", "classes.json"]
+    said = f"{out}.partial: 3 maps of a stopped conversion of other files or options: removed\n"
+    assert capsys.readouterr().err == said
+    assert listed(out) == ["0.png", "1.png", "classes.json", "convert.json"]
     assert [read_codes(out / name).palette is None for name in ("0.png", "1.png")] == [False, False]
 
 
@@ -251,22 +293,44 @@ if __name__ == "__main__":
 """
 
 
-def test_killed_and_run_again(tmp_path: Path):
-    (tmp_path / "classes.json").write_text(json.dumps(SPACE.to_dict()))
-    maps, out, work = tmp_path / "maps", tmp_path / "out", tmp_path / "out.partial" / "maps"
+def start(folder: Path) -> tuple[list[Path], subprocess.Popen[str]]:
+    """90 maps, and a process group that converts them, when it has done some."""
+    (folder / "classes.json").write_text(json.dumps(SPACE.to_dict()))
+    maps, out, work = folder / "maps", folder / "out", folder / "out.partial" / "maps"
     files = write_maps(maps, count=0)
     for i in range(90):
         files.append(maps / f"{i:03}.png")
         Image.fromarray(SPACE.encode_ids(index_map(i, 4, (60, 400)))).save(files[-1])
-    script = tmp_path / "command.py"
+    script = folder / "command.py"
     script.write_text(COMMAND)
-    run = subprocess.Popen([sys.executable, script, maps, out])
+    run = subprocess.Popen(
+        [sys.executable, script, maps, out], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     end = time.monotonic() + 30
     while not (work.is_dir() and len(times(work)) >= 3) and time.monotonic() < end:
         assert run.poll() is None and not out.exists()
         time.sleep(0.001)
+    return files, run
+
+
+def test_ctrl_c_tells_where_what_is_done_is_kept(tmp_path: Path):
+    files, run = start(tmp_path)
+    os.killpg(run.pid, signal.SIGINT)
+    _, err = run.communicate(timeout=20)
+    work = tmp_path / "out.partial"
+    assert err.startswith(f"what is done is kept in {work}: the same command goes on\n")
+    assert err.endswith("KeyboardInterrupt\n")
+    done = times(work / "maps")
+    assert 3 <= len(done) < 90
+    assert convert_maps(files, tmp_path / "out", SPACE, SPACE, "colors") == 90
+    assert {name: time for name, time in times(tmp_path / "out").items() if name in done} == done
+
+
+def test_killed_and_run_again(tmp_path: Path):
+    out, work = tmp_path / "out", tmp_path / "out.partial" / "maps"
+    files, run = start(tmp_path)
     run.send_signal(signal.SIGKILL)
-    run.wait()
+    run.communicate()
     assert not out.exists()
     time.sleep(0.1)  # its workers notice, and end
     done = times(work)
@@ -278,6 +342,10 @@ def test_killed_and_run_again(tmp_path: Path):
     assert {name: time for name, time in times(out).items() if name in done} == done
     assert listed(tmp_path) == ["classes.json", "command.py", "maps", "out"]
     convert_maps(files, tmp_path / "undisturbed", SPACE, SPACE, "colors")
-    assert listed(out) == listed(tmp_path / "undisturbed") == [*(f.name for f in files), "classes.json"]
+    assert (
+        listed(out)
+        == listed(tmp_path / "undisturbed")
+        == [*(f.name for f in files), "classes.json", "convert.json"]
+    )
     for name in listed(out):
         assert (out / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes(), name

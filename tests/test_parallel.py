@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,79 @@ def test_ctrl_c_ends_all_processes_without_noise(slow_run: subprocess.Popen[str]
     _, err = slow_run.communicate(timeout=20)
     assert err.count("Traceback") == 1 and err.rstrip().endswith("KeyboardInterrupt")  # the caller's own
     assert not any(alive(pid) for pid in workers)
+
+
+@pytest.mark.parametrize("pauses", [(0.0,), (0.02,), (0.3,), (0.0, 0.0), (0.05, 0.05)])
+def test_ctrl_c_again_ends_at_once_and_never_hangs(slow_run: subprocess.Popen[str], pauses: tuple[float]):
+    workers = read_workers(slow_run)
+    os.killpg(slow_run.pid, signal.SIGINT)
+    for pause in pauses:
+        time.sleep(pause)
+        with suppress(ProcessLookupError):
+            os.killpg(slow_run.pid, signal.SIGINT)
+    _, err = slow_run.communicate(timeout=20)
+    assert slow_run.returncode == -signal.SIGINT, err
+    if not any(pauses):  # a later one may meet Python at its own end, and that be noisy
+        assert err.count("Traceback") == 1 and err.rstrip().endswith("KeyboardInterrupt")
+    assert not any(alive(pid) for pid in workers)
+
+
+@pytest.mark.parametrize("chunk", [1, 8])
+def test_a_second_ctrl_c_does_not_wait_for_work(tmp_path: Path, chunk: int):
+    (tmp_path / "sleeping.py").write_text(
+        "import os, time\nfrom pathlib import Path\ndef sleep(folder, item):\n"
+        "    Path(folder, f'{os.getpid()}').touch()\n    time.sleep(60)\n"
+    )
+    (tmp_path / "main.py").write_text(
+        "import sys\nfrom dpsims.data.parallel import run_many\nimport sleeping\n"
+        "if __name__ == '__main__':\n"
+        f"    list(run_many(sleeping.sleep, sys.argv[1], range(100), 2, chunk={chunk}))\n"
+    )
+    (begun := tmp_path / "begun").mkdir()
+    run = subprocess.Popen(
+        [sys.executable, tmp_path / "main.py", begun],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        end = time.monotonic() + 20
+        while len(workers := [int(path.name) for path in begun.iterdir()]) < 2:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        os.killpg(run.pid, signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):  # the work under way may end
+            run.wait(timeout=0.4)
+        assert all(alive(pid) for pid in workers)
+        os.killpg(run.pid, signal.SIGINT)
+        _, err = run.communicate(timeout=20)
+    finally:
+        run.kill()
+    assert run.returncode == -signal.SIGINT and err.count("Traceback") == 1, err
+    assert ("stops after the work under way; Ctrl-C again: at once" in err) == (chunk == 1)
+    assert not any(alive(pid) for pid in workers)
+
+
+def test_ctrl_c_while_results_are_used_is_heard_and_the_handler_comes_back():
+    used = 0
+    with pytest.raises(KeyboardInterrupt):
+        for _ in run_many(slow_square, 0, range(100), 2):
+            signal.raise_signal(signal.SIGINT)
+            used += 1
+    assert used == 8  # up to the end of the chunk
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_handler_of_the_caller_is_kept():
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        for result in run_many(slow_square, 0, range(100), 2):
+            if result == 0:
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert heard == [signal.SIGINT]
 
 
 def test_workers_do_not_outlive_a_killed_parent(slow_run: subprocess.Popen[str]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,6 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from PIL import Image
-from tests.pair_folders import CLASSES, WIDE, files_in, make
 from webdataset.autodecode import handle_extension
 from webdataset.compat import WebDataset
 
@@ -26,6 +26,7 @@ from dpsims.data.layouts import find_layout
 from dpsims.data.pairs import Pair, PairSource
 from dpsims.data.shards import Shards, is_sharded, verify
 from dpsims.data.write_shards import write_shards
+from tests.pair_folders import CLASSES, WIDE, files_in, make
 
 
 def listed(folder: Path) -> list[str]:
@@ -142,6 +143,8 @@ def test_bad_pairs_and_options_are_named(tmp_path: Path):
     Image.fromarray(ids).save(bad.label)
     with pytest.raises(ValueError, match=rf"{bad.name}\.png: label id 99 at row 2, column 3"):
         write_shards(layout, out, 4, workers=2)
+    with pytest.raises(ValueError, match=rf"\(`dpsims data check {root}` lists all\)$"):
+        write_shards(layout, out, 4, workers=1)
     assert list(out.glob("train-*.json")) and not list(out.glob(".*"))
     with pytest.raises(ValueError, match="unfinished"):
         Shards(out, "train")
@@ -313,12 +316,40 @@ def processes_in(folder: Path) -> list[int]:
     return found
 
 
-def test_a_kill_leaves_nothing_that_passes_for_whole(tmp_path: Path):
-    root = make(tmp_path / "data", 2, size=(600, 800))
+def twenty_pairs(root: Path) -> Path:
+    make(root, 2, size=(600, 800))
     for k in range(2, 20):
         shutil.copy(root / "images/p000.jpg", root / f"images/p{k:03d}.jpg")
         shutil.copy(root / "labels/p000.png", root / f"labels/p{k:03d}.png")
-    out = tmp_path / "out"
+    return root
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_ctrl_c_tells_that_finished_shards_are_kept(tmp_path: Path, times: int):
+    root, out = twenty_pairs(tmp_path / "data"), tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITE], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 30
+    while len(list(out.glob("*-*.json"))) < 2:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.001)
+    for _ in range(times):
+        os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert "finished shards are kept in out, no others: the same command goes on\n" in err
+    assert process.returncode == -signal.SIGINT and err.count("Traceback") == 1, err
+    assert not processes_in(tmp_path)
+    before = tars_in(out)
+    finished = {path.with_suffix(".tar").name for path in out.glob("*-*.json")}
+    assert 2 <= len(finished) < 20 and not (out / "index.json").exists()
+    write_shards(find_layout(root), out, 1, size=280, workers=1)
+    after = tars_in(out)
+    assert all(after[name] == before[name] for name in finished) and verify(out) == []
+
+
+def test_a_kill_leaves_nothing_that_passes_for_whole(tmp_path: Path):
+    root, out = twenty_pairs(tmp_path / "data"), tmp_path / "out"
     with subprocess.Popen([sys.executable, "-c", WRITE], cwd=tmp_path) as process:
         deadline = time.monotonic() + 30
         while len(list(out.glob("*-*.json"))) < 2:

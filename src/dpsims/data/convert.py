@@ -1,7 +1,8 @@
 """`dpsims data convert`: label maps from one coding to another.
 
 Everything unfinished stands in OUT.partial, beside OUT: OUT appears under its name in one step, when it is
-complete. The same call again goes on where a stopped one ended.
+complete. The same call again goes on where a stopped one ended, and leaves alone what is complete: the file
+convert.json, in either folder, tells what was converted, and how.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import errno
 import hashlib
 import io
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,11 +21,13 @@ from PIL import Image
 
 from dpsims.data.files import Codes, decode_codes, read_codes
 from dpsims.data.parallel import LOCK, locked, run_many
+from dpsims.data.report import plural
 from dpsims.labels import LabelSpace
 from dpsims.writing import write_whole
 
 Coding = Literal["ids", "colors"]
 
+_NOTE = "convert.json"
 _FORMAT = 1  # of the results; another number starts half-done conversions afresh
 
 
@@ -56,24 +60,31 @@ def convert_maps(
     the ids of `target` and their palette its colours (16-bit grey where an id is above 255); `colors` writes
     RGB PNGs. palette: how palette PNGs among the files are read: by their `ids`, by their `colors`, or
     (None) by their ids if the colours do not contradict them. `out` also gets the `classes.json` of the
-    results.
+    results, and a `convert.json` by which the same call again, on unchanged files, finds nothing to do. What
+    happens beside the results is told on stderr.
 
-    Raises ValueError, before anything is written, where `out` exists, where `out` and the files' folders lie
-    in one another, and where the label spaces do not fit; later for a bad file and a full disk: what is done
-    by then stays in OUT.partial, and the same call goes on.
+    Raises ValueError, before anything is written, where `out` exists and is not the result of this very call,
+    where `out` and the files' folders lie in one another, and where the label spaces do not fit; later for a
+    bad file and a full disk: what is done by then stays in OUT.partial, and the same call goes on.
     """
     if to not in ("ids", "colors"):
-        raise ValueError(f"to={to!r}: use ids or colors")
+        raise ValueError(f"--to {to}: use ids or colors")
     if palette not in (None, "ids", "colors"):
-        raise ValueError(f"palette={palette!r}: use ids or colors, or leave it out")
+        raise ValueError(f"--palette {palette}: use ids or colors, or leave it out")
     if out.name in ("", ".."):
         raise ValueError(f"{out}: name a new folder")
     work = out.with_name(f"{out.name}.partial")
     task = _Task(source, target, _table(source, target, to, drop), to, palette, work / "maps")
     names = _output_names(files)
-    _check_places(files, out, work)
     settings = _settings(files, names, task, drop)
     try:
+        if _is_complete(out, names, settings):
+            _tell(f"{out}: already complete")
+            if not task.folder.exists() and _read_settings(work) == settings:  # killed just before the end
+                with locked(work, "convert"):
+                    _remove(work)
+            return len(files)
+        _check_places(files, out, work)
         if work.exists() and not _is_ours(work):
             raise ValueError(
                 f"{work}: in the way, and holds other things than a half-done conversion; move it"
@@ -84,6 +95,7 @@ def convert_maps(
             todo = [(file, name) for file, name in zip(files, names, strict=True) if name not in done]
             _convert_all(task, todo, workers)
             write_whole(task.folder / "classes.json", _pretty(target).encode())
+            write_whole(task.folder / _NOTE, json.dumps(settings).encode())
             task.folder.rename(out)
             _remove(work)
     except OSError as error:
@@ -100,6 +112,9 @@ def _convert_all(task: _Task, todo: list[tuple[Path, str]], workers: int | None)
             pass
     except ValueError as error:
         raise ValueError(f"{error}; then {_again(task.folder.parent)}") from error
+    except KeyboardInterrupt:
+        _tell(f"what is done is kept in {task.folder.parent}: the same command goes on")
+        raise
 
 
 def _convert(task: _Task, item: tuple[Path, str]) -> None:
@@ -182,7 +197,8 @@ def _output_names(files: list[Path]) -> list[str]:
 
 def _check_places(files: list[Path], out: Path, work: Path) -> None:
     if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
-        raise ValueError(f"{out}: exists; choose another folder, or remove it")
+        other = ", made of other files or with other options" if "spaces" in _read_settings(out) else ""
+        raise ValueError(f"{out}: exists{other}; choose another folder, or remove it")
     for folder in {file.parent.resolve() for file in files}:
         for mine in (out.resolve(), work.resolve()):
             if mine.is_relative_to(folder) or folder.is_relative_to(mine):
@@ -209,6 +225,13 @@ def _settings(files: list[Path], names: list[str], task: _Task, drop: bool) -> d
     }
 
 
+def _is_complete(out: Path, names: list[str], settings: dict[str, Any]) -> bool:
+    """Whether `out` is what this conversion makes, and nothing of it has been removed."""
+    return _read_settings(out) == settings and all(
+        (out / name).is_file() for name in [*names, "classes.json"]
+    )
+
+
 def _is_ours(work: Path) -> bool:
     """Whether a folder holds nothing but what a conversion leaves there."""
     maps = work / "maps"
@@ -216,10 +239,11 @@ def _is_ours(work: Path) -> bool:
         return False
     if maps.exists() and _read_settings(work).get("format") is None:
         return False
-    others = [p for p in work.iterdir() if p.name not in ("convert.json", LOCK, "maps") and not _is_part(p)]
+    others = [p for p in work.iterdir() if p.name not in (_NOTE, LOCK, "maps") and not _is_part(p)]
     inside = maps.iterdir() if maps.is_dir() else ()
     return not others and all(
-        p.is_file() and (p.suffix == ".png" or p.name == "classes.json" or _is_part(p)) for p in inside
+        p.is_file() and (p.suffix == ".png" or p.name in ("classes.json", _NOTE) or _is_part(p))
+        for p in inside
     )
 
 
@@ -234,16 +258,19 @@ def _prepare(work: Path, settings: dict[str, Any]) -> None:
         same = {name for name, entry in settings["inputs"].items() if before["inputs"].get(name) == entry}
     else:
         same = set()
-    for path in maps.iterdir() if maps.is_dir() else ():
-        if path.name not in same:  # also what a killed process left half-written
-            path.unlink()
-    write_whole(work / "convert.json", json.dumps(settings).encode())
+    left = list(maps.iterdir()) if maps.is_dir() else []
+    unfit = [path for path in left if path.name not in same]  # also what a killed process left half-written
+    if lost := sum(path.name in before["inputs"] for path in unfit):
+        _tell(f"{work}: {plural(lost, 'map')} of a stopped conversion of other files or options: removed")
+    for path in unfit:
+        path.unlink()
+    write_whole(work / _NOTE, json.dumps(settings).encode())
     maps.mkdir(exist_ok=True)  # after the note: maps without it are not ours
 
 
-def _read_settings(work: Path) -> dict[str, Any]:
+def _read_settings(folder: Path) -> dict[str, Any]:
     try:
-        settings = json.loads((work / "convert.json").read_text(encoding="utf-8"))
+        settings = json.loads((folder / _NOTE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return settings if isinstance(settings, dict) else {}
@@ -254,6 +281,10 @@ def _remove(work: Path) -> None:
     for path in work.iterdir():
         path.unlink()
     work.rmdir()
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _again(work: Path) -> str:

@@ -8,12 +8,12 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from itertools import islice
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ Result = TypeVar("Result")
 FEW = 64  # starting processes takes longer than reading so many files
 _AHEAD = 4  # chunks sent ahead for each process: results that are not yet asked for stay few
 _SECONDS_A_LINE = 0.2
+_SECONDS_A_LOOK = 0.1  # how late Ctrl-C is heard while a result is waited for
 LOCK = "lock"
 """name of the file in a folder that `locked` keeps for one process"""
 
@@ -48,6 +49,9 @@ def run_many(
 
     The processes are spawned, not forked: a fork copies locks that other threads (torch's, a server's) hold.
     A script that calls this needs `if __name__ == "__main__":`, as with all of multiprocessing.
+
+    Ctrl-C is heard when the next result is asked for: KeyboardInterrupt, after the chunks under way. A second
+    one ends the processes at once, in the middle of their work.
 
     Raises what `work` raises, for the first item that fails, and ValueError where a process dies or for
     workers < 1.
@@ -92,38 +96,57 @@ def _over_processes(
     work: Callable[[Shared, Item], Result], shared: Shared, items: Sequence[Item], count: int, chunk: int
 ) -> Iterator[Result]:
     chunks = iter([items[i : i + chunk] for i in range(0, len(items), chunk)])
-    pool = ProcessPoolExecutor(count, get_context("spawn"), _start, (work, shared))
-    pending: deque[Future[list[Result]]] = deque()
-    begun = False
-    try:
-        with _interrupts_held():
-            pending += [pool.submit(_work_on, chunk) for chunk in islice(chunks, count * _AHEAD)]
-        while pending:
-            results = pending.popleft().result()
-            begun = True
-            yield from results
-            pending += [pool.submit(_work_on, chunk) for chunk in islice(chunks, 1)]
-    except BrokenProcessPool as error:
-        more = "" if begun else '; a script must call this below `if __name__ == "__main__":`'
-        raise ValueError(
-            f"one of {count} worker processes died, most often for lack of memory; use fewer workers{more}"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    with theirs, ours, _interrupts_counted(ours.close) as interrupts:
+        pool = ProcessPoolExecutor(count, context, _start, (work, shared, theirs))
+        begun = False
+        try:
+            pending = deque(_submit(pool, islice(chunks, count * _AHEAD)))
+            while pending:
+                future = pending.popleft()
+                while not interrupts and not wait((future,), _SECONDS_A_LOOK).done:
+                    pass
+                if interrupts:
+                    if chunk == 1 and len(interrupts) == 1:  # it may take minutes
+                        print("stops after the work under way; Ctrl-C again: at once", file=sys.stderr)
+                    break  # KeyboardInterrupt comes with the end of `_interrupts_counted`
+                results = future.result()
+                begun = True
+                yield from results
+                pending += _submit(pool, islice(chunks, 1))
+        except BrokenProcessPool as error:
+            if interrupts:
+                raise KeyboardInterrupt from None
+            more = "" if begun else '; a script must call this below `if __name__ == "__main__":`'
+            raise ValueError(
+                f"one of {count} worker processes died, most often for lack of memory; "
+                f"use fewer workers{more}"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _start(work: Callable[[Shared, Item], Result], shared: Shared) -> None:
+def _submit(pool: ProcessPoolExecutor, chunks: Iterable[Sequence[Any]]) -> list[Future[list[Any]]]:
+    with _interrupts_held():  # any of them may start a process
+        return [pool.submit(_work_on, chunk) for chunk in chunks]
+
+
+def _start(work: Callable[[Shared, Item], Result], shared: Shared, parent: Any) -> None:
     """First thing in a worker process."""
     global _work
     _work = work, shared
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_die_with_parent, args=(parent,), daemon=True).start()
 
 
-def _die_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever, or go on with what it was sent."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
+def _die_with_parent(parent: Any) -> None:
+    """A worker whose parent was killed would wait for work for ever, or go on with what it was sent.
+
+    parent: a connection. Nothing is ever sent; its other end closes when the parent dies, or wants its
+    workers to.
+    """
+    with suppress(EOFError, OSError):
+        parent.recv_bytes()
     os._exit(1)
 
 
@@ -131,6 +154,36 @@ def _work_on(chunk: Sequence[Any]) -> list[Any]:
     assert _work is not None
     work, shared = _work
     return [work(shared, item) for item in chunk]
+
+
+@contextmanager
+def _interrupts_counted(end_workers: Callable[[], None]) -> Iterator[list[int]]:
+    """Count Ctrl-C instead of raising KeyboardInterrupt, which comes at the end; the second ends the workers.
+
+    Raised inside the pool, it would leave locks that nobody opens: joining a thread, once interrupted, takes
+    it for ended, and the program then waits for processes that no one tells to end.
+    Other threads than the main one get no KeyboardInterrupt; whoever has a handler of their own keeps it.
+    """
+    heard: list[int] = []
+    ends = [end_workers]
+
+    def hear(number: int, _: object) -> None:
+        heard.append(number)
+        if len(heard) > 1:
+            with suppress(IndexError):  # one more comes in the middle of this, and must not do it again
+                ends.pop()()
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield heard
+        return
+    signal.signal(signal.SIGINT, hear)
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if heard:
+        raise KeyboardInterrupt
 
 
 @contextmanager

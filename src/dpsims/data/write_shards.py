@@ -7,6 +7,7 @@ import io
 import json
 import os
 import struct
+import sys
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -81,7 +82,11 @@ def write_shards(
         except OSError as error:
             raise _unwritable(out, error) from error
         index = out / INDEX
-        _write_missing(layout, index, tasks, workers, say)
+        try:
+            _write_missing(layout, index, tasks, workers, say)
+        except KeyboardInterrupt:
+            print(f"finished shards are kept in {out}, no others: the same command goes on", file=sys.stderr)
+            raise
     return index
 
 
@@ -256,7 +261,10 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> tuple[int, int]:
 
 def _contents(layout: Layout, pair: Pair, size: int | None) -> tuple[str, bytes, bytes]:
     """Suffix and bytes of a pair's picture, bytes of its label map. Raises ValueError naming a bad file."""
-    image, label = layout.read(pair)  # all of it, so that no bad pair comes to light in a training
+    try:
+        image, label = layout.read(pair)  # all of it, so that no bad pair comes to light in a training
+    except ValueError as error:
+        raise ValueError(f"{error} (`dpsims data check {layout.root}` lists all)") from error
     picture = pair.image.read_bytes()
     suffix = {b"\xff\xd8": "jpg", b"\x89P": "png"}.get(picture[:2], "webp")
     if size is not None and min(label.shape) > size:
