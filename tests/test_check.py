@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.small_folders import SIZE, SPACE, check, ids_of, make_folder, with_maps, write_pair
 
 from dpsims.data import folder
 from dpsims.data.check import check_data, contact_sheet
 from dpsims.data.files import read_label
 from dpsims.data.pairs import Layout, Pair
 from dpsims.labels import LabelSpace
+from tests.small_folders import SIZE, SPACE, check, ids_of, make_folder, with_maps, write_pair
 
 CAMVID = Path(__file__).resolve().parents[2] / "shared" / "data" / "camvid"
 
@@ -127,3 +127,35 @@ def test_camvid_has_no_problems():
     report = check_data(layout)
     assert report.ok and report.sizes == {(360, 480): 12}
     assert contact_sheet(layout, report, 3).width > 900
+
+
+def test_maps_on_their_side_are_told_from_other_sizes(tmp_path: Path):
+    root = make_folder(tmp_path / "a")
+    Image.new("L", (12, 16)).save(root / "labels" / "0.png")
+    picture = Image.new("RGB", (16, 12))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # turned by a quarter: 12 wide and 16 high
+    (root / "images" / "1.png").unlink()
+    picture.save(root / "images" / "1.jpg", exif=exif)
+    Image.new("L", (16, 16)).save(root / "labels" / "2.png")
+    reasons = {bad.path.name: bad.reason for bad in check(root).bad}
+    assert sorted(reasons) == ["0.png", "1.png", "2.png"]
+    assert reasons["0.png"].startswith("is 12x16 pixels, its picture ") and "resize" not in reasons["0.png"]
+    assert "width and height are exchanged; turn the map, or drop the picture's EXIF" in reasons["1.png"]
+    assert "resize the map" in reasons["2.png"]
+
+
+def test_a_set_without_any_label_is_a_problem(tmp_path: Path):
+    report = with_maps(tmp_path / "a", [np.full(SIZE, 255, np.uint8)] * 5)
+    (bad,) = report.bad
+    assert bad.path == tmp_path / "a" and "whether 255 should be the ignore_id" in bad.reason
+    some = [np.full(SIZE, 255, np.uint8)] * 4 + [np.zeros(SIZE, np.uint8)]
+    assert with_maps(tmp_path / "b", some).ok
+
+
+def test_a_jpeg_beside_the_maps_is_a_map_that_cannot_be_read(tmp_path: Path):
+    root = make_folder(tmp_path / "a")
+    (root / "labels" / "3.png").rename(root / "labels" / "3.jpg")
+    text = str(check(root))
+    assert "label maps that cannot be read (1):\n  labels/3.jpg: is no PNG; JPEG changes ids" in text
+    assert text.endswith("\n\n1 problem")

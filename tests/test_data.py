@@ -173,3 +173,111 @@ def test_decoded_pairs_are_kept_while_they_fit(tmp_path: Path):
     assert label.dtype == np.int64
     with pytest.raises(ValueError, match="no such file"):
         anew.load(0)
+
+
+# --- pairs that would be left out unseen
+
+
+def problems_of(root: Path) -> dict[str, str]:
+    return {path.relative_to(root).as_posix(): reason for path, reason in folder.scan(root).problems}
+
+
+def move(root: Path, stems: tuple[str, ...], name: str) -> None:
+    """Pairs into subfolders of images/ and labels/."""
+    for kind, stem in itertools.product(("images", "labels"), stems):
+        (root / kind / name).mkdir(exist_ok=True)
+        (root / kind / f"{stem}.png").rename(root / kind / name / f"{stem}.png")
+
+
+def test_files_in_subfolders_are_named_and_no_partner_is_missed(tmp_path: Path):
+    root = make_folder(tmp_path / "a", 8)
+    move(root, ("0", "1"), "a")
+    move(root, ("2",), "b")
+    (root / "images" / "c").mkdir()  # holds nothing
+    (root / "images" / ".thumbs").mkdir()
+    (root / "images" / ".thumbs" / "0.png").touch()
+    (root / "labels" / "b" / "2.png").rename(root / "labels" / "2.png")
+    assert problems_of(root) == {
+        "images/a": "2 pictures in a subfolder are not read; move them up",
+        "images/b": "1 picture in a subfolder is not read; move it up",
+        "labels/a": "2 label maps in a subfolder are not read; move them up",
+    }
+    every = make_folder(tmp_path / "b", 5)
+    move(every, tuple("01234"), "train")
+    assert problems_of(every) == {
+        "images/train": "5 pictures in a subfolder are not read; move them into train/images/",
+        "labels/train": "5 label maps in a subfolder are not read; move them into train/labels/",
+    }
+
+
+@pytest.mark.parametrize(
+    ("splits", "name", "said"),
+    [
+        (("train", "test"), "validation", "did you mean val?"),
+        (("train",), "valid", "did you mean val?"),
+        (("val", "test"), "Training", "did you mean train?"),
+        (("",), "validation", "did you mean val?"),
+        (("train", "val"), "zzz", "is no split (train, val, test), is not read"),
+        (("train", "val", "test"), "validation", "is no split (train, val, test), is not read"),
+    ],
+)
+def test_folders_that_are_no_splits_are_named(tmp_path: Path, splits: tuple[str, ...], name: str, said: str):
+    root = make_folder(tmp_path / "a", 4, splits)
+    (root / "notes").mkdir()
+    assert problems_of(root).keys() <= {"train"}
+    write_pair(root / name, "x")
+    assert said in problems_of(root)[name]
+
+
+def test_only_misspelt_splits_are_not_called_missing_pictures(tmp_path: Path):
+    root = make_folder(tmp_path / "a", 2, ("training", "validation"))
+    assert list(problems_of(root)) == ["training", "validation"]
+    beside = make_folder(tmp_path / "b", 4)  # a flat set may have what it likes beside it
+    write_pair(beside / "zzz", "x")
+    assert problems_of(beside) == {}
+
+
+def test_pairs_beside_the_splits_are_named(tmp_path: Path):
+    root = make_folder(tmp_path / "a", 8, ("train",))
+    for name in ("images", "labels"):
+        (root / name).mkdir()
+    assert problems_of(root) == {}
+    write_pair(root, "x")
+    found = problems_of(root)
+    assert list(found) == ["images", "labels"]
+    assert found["images"].startswith("stands beside train/, is not read; move its files into train/images/")
+
+
+@pytest.mark.parametrize(
+    ("picture", "label", "said"),
+    [
+        ("{}", "{}_mask", "by `_mask` (10_mask.png for 10.png)"),
+        ("{}", "mask_{}", "by `mask_` (mask_10.png for 10.png)"),
+        ("{}_sat", "{}_mask", "by `_sat` and `_mask` (10_mask.png for 10_sat.png)"),
+        ("x{}_leftImg8bit", "x{}", "by `_leftImg8bit` (x10.png for x10_leftImg8bit.png)"),
+    ],
+)
+def test_stems_that_differ_alike_are_one_problem(tmp_path: Path, picture: str, label: str, said: str):
+    root = make_folder(tmp_path / "a", 0)
+    for stem in ("10", "20", "30"):
+        write_pair(root, stem)
+        (root / "labels" / f"{stem}.png").rename(root / "labels" / f"{label.format(stem)}.png")
+        (root / "images" / f"{stem}.png").rename(root / "images" / f"{picture.format(stem)}.png")
+    found = problems_of(root)
+    assert list(found) == ["labels"] and found["labels"].startswith(f"stems differ {said}: rename"), found
+
+
+def test_stems_that_differ_otherwise_are_named_one_by_one(tmp_path: Path):
+    root = make_folder(tmp_path / "a", 3)
+    for i, name in enumerate(("x_mask", "y", "z_mask")):
+        (root / "labels" / f"{i}.png").rename(root / "labels" / f"{name}.png")
+    assert len(problems_of(root)) == 6
+
+
+def test_a_jpeg_in_the_place_of_a_map_is_named_for_its_picture(tmp_path: Path):
+    root = make_folder(tmp_path / "a", 5)
+    (root / "labels" / "3.png").rename(root / "labels" / "3.jpg")
+    (root / "labels" / "4.jpg").touch()  # beside the PNG: nobody reads it
+    assert problems_of(root) == {
+        "labels/3.jpg": "is no PNG; JPEG changes ids; export the map as PNG from its source"
+    }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tests.small_folders import SIZE, SPACE, check, ids_of, make_folder, with_maps
 
 from dpsims.labels import LabelSpace
+from tests.small_folders import SIZE, SPACE, check, ids_of, make_folder, with_maps
 
 
 def test_a_report_as_plain_values_leaves_nothing_out(tmp_path: Path):
@@ -25,8 +26,8 @@ def test_a_report_as_plain_values_leaves_nothing_out(tmp_path: Path):
     }  # fmt: skip
     assert values["sizes"] == [{"width": 16, "height": 12, "pairs": 5}]
     text = str(report)
-    assert "  and 5 more; all are in --json FILE" in text and "\nand 5 more; all are in --json FILE" in text
-    assert text.count("labels/") == 20 + 20  # of the files, and of the ids
+    assert " and 20 more; all are in --json FILE)" in text and "\nand 5 more; all are in --json FILE" in text
+    assert text.count("labels/") == 5 + 20  # of the files, and of the ids
 
 
 def test_classes_that_hardly_occur_and_maps_without_labels_are_pointed_at(tmp_path: Path):
@@ -36,57 +37,14 @@ def test_classes_that_hardly_occur_and_maps_without_labels_are_pointed_at(tmp_pa
         report
     )
     report = with_maps(tmp_path / "b", [np.full((2, 2), 255, np.uint8)] * 2 + [common] * 5)
-    assert report.ok and "note: 2 label maps have unlabelled pixels only (labels/0.png, labels/1.png)" in str(
-        report
-    )
+    note = "note: 2 label maps have no labelled pixel (no score counts them): labels/0.png, labels/1.png"
+    assert report.ok and note in str(report)
     assert "note: val has 1 pair; measuring takes 2" in str(report)  # of 7, one is set aside for each
 
 
 def test_many_sizes_are_summed_up(tmp_path: Path):
     report = with_maps(tmp_path / "a", [np.zeros((2, 2 + i), np.uint8) for i in range(12)])
     assert "2 other sizes" in str(report) and "smallest 2 x 2, largest 13 x 2" in str(report)
-
-
-# --- what it makes of unknown ids and colours
-
-
-def test_ids_shifted_by_one_are_recognised(tmp_path: Path):
-    up = np.arange(1, 4, dtype=np.uint8).reshape(1, 3)
-    text = str(with_maps(tmp_path / "a", [up] * 5))
-    assert "-> the maps' ids lie one above those of the class list" in text
-    base = LabelSpace(SPACE.names, SPACE.colors, (1, 2, 3), 255)
-    text = str(with_maps(tmp_path / "b", [up - 1] * 5, base))
-    assert "-> the maps' ids lie one below those of the class list" in text
-    last = LabelSpace(SPACE.names, SPACE.colors, SPACE.ids, ignore_id=3)
-    assert "lie one above" in str(with_maps(tmp_path / "d", [np.array([[1, 2, 3, 4]], np.uint8)] * 5, last))
-    everything = np.arange(0, 4, dtype=np.uint8).reshape(1, 4)
-    text = str(with_maps(tmp_path / "c", [everything] * 5))
-    assert "3 " in text and "-> " not in text  # a class more than listed: no shift would help
-
-
-def test_another_unlabelled_id_is_recognised(tmp_path: Path):
-    eleven = LabelSpace(SPACE.names, SPACE.colors, SPACE.ids, ignore_id=11)
-    text = str(with_maps(tmp_path / "a", [np.array([[0, 1, 2, 255]], np.uint8)] * 5, eleven))
-    assert (
-        "-> 255 is unlabelled in many sets; if it is here, set ignore_id to 255" in text
-        and "(now 11)" in text
-    )
-    base = LabelSpace(SPACE.names, SPACE.colors, (1, 2, 3))
-    text = str(with_maps(tmp_path / "b", [np.array([[0, 1, 2, 3]], np.uint8)] * 5, base))
-    assert "-> 0 is unlabelled" in text and "(now none)" in text and text.count("-> ") == 1
-
-
-def test_smoothed_maps_are_recognised(tmp_path: Path):
-    colored = Image.fromarray(SPACE.colorize(SPACE.decode_ids(ids_of(1)))).resize((64, 48))
-    root = make_folder(tmp_path / "a")
-    colored.save(root / "labels" / "1.png")
-    report = check(root)
-    assert report.unknown_left_out and len(report.unknown) == 200  # of one file
-    assert "more than 200 colours that no class has: the maps were resized with smoothing" in str(report)
-    grey = Image.fromarray(ids_of(1)).resize((64, 48), Image.Resampling.BICUBIC)
-    root = make_folder(tmp_path / "b")
-    grey.save(root / "labels" / "1.png")
-    assert "ids that no class has: maps that were resized with smoothing" in str(check(root))
 
 
 def test_smoothed_ids_that_are_all_known_are_noticed(tmp_path: Path):
@@ -96,3 +54,36 @@ def test_smoothed_ids_that_are_all_known_are_noticed(tmp_path: Path):
     assert "every class occurs in nearly every picture" in str(with_maps(tmp_path / "a", [steps] * 20, eight))
     some = [steps] * 19 + [steps[:, :7]]
     assert "every class" not in str(with_maps(tmp_path / "b", some, eight))
+
+
+# --- files that fail alike
+
+
+def test_files_that_fail_alike_share_a_line(tmp_path: Path):
+    text = str(
+        with_maps(tmp_path / "a", [np.full(SIZE, 7, np.uint8), *[ids_of(i) + np.uint8(1) for i in range(23)]])
+    )
+    (line,) = [line for line in text.splitlines() if "is not in the label space" in line]
+    assert re.match(
+        r"  label id [37], [37] in 24 maps: is not in the label space \(0..2, unlabelled 255\)", line
+    )
+    assert line.endswith("labels/11.png, labels/12.png and 19 more; all are in --json FILE)"), line
+    root = make_folder(tmp_path / "b", 12)
+    for i in range(6):
+        (root / "labels" / f"{i}.png").unlink()
+        Image.new("L", (16, 13)).save(root / "labels" / f"{i + 6}.png")
+    text = str(check(root))
+    assert "  6 files, each: has no label map in" in text and "(images/0.png, images/1.png, " in text
+    assert "  6 files, each: is 16x13 pixels, but its picture is 16x12; resize" in text
+    (root / "labels" / "6.png").unlink()
+    assert "labels/7.png: is 16x13 pixels, but its picture " in str(check(root))  # of five, each has its line
+
+
+def test_classes_of_nearly_the_same_colour_are_pointed_at(tmp_path: Path):
+    alike = LabelSpace(SPACE.names, ((0, 0, 200), (9, 0, 190), (0, 10, 5)), SPACE.ids, ignore_id=255)
+    maps = [np.zeros((2, 2), np.uint8)] * 6
+    report = with_maps(tmp_path / "a", maps, alike)
+    assert report.ok and "same colour: sky and road, tree and unlabelled;" in str(report)
+    every = LabelSpace(alike.names, alike.colors, alike.ids)  # black is nobody's here
+    assert "same colour: sky and road;" in str(with_maps(tmp_path / "b", maps, every))
+    assert "same colour" not in str(with_maps(tmp_path / "c", maps))

@@ -7,6 +7,7 @@ stays light.
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -202,12 +203,14 @@ def demo(
 
 def main(args: list[str] | None = None) -> None:
     """Entry point. What a user can mend is one line on stderr; exit code 2 for usage, 1 for the rest."""
-    args = sys.argv[1:] if args is None else args
+    is_program, args = args is None, sys.argv[1:] if args is None else args
     try:
         code = app(args or ["--help"], prog_name="dpsims", standalone_mode=False)
         if code == 130:  # newer versions of typer make this of Ctrl-C
             raise KeyboardInterrupt
     except (KeyboardInterrupt, typer.Abort):
+        if is_program:  # pressed once more while Python ends, it should not print a traceback
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         code = _refuse("stopped", 130)
     except Exception as error:
         message = _message(error)

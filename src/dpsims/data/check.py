@@ -14,9 +14,9 @@ from dpsims.data.pairs import Layout, Pair, Problem, check_sizes
 from dpsims.data.parallel import run_many
 from dpsims.data.report import Bad, DataReport, Unknown, nearest_class
 from dpsims.data.shards import Shards, read_index, verify
-from dpsims.data.sheet import contact_sheet
+from dpsims.data.sheet import contact_sheet, shards_sheet
 
-__all__ = ["DataReport", "check_data", "check_shards", "contact_sheet"]
+__all__ = ["DataReport", "check_data", "check_shards", "contact_sheet", "shards_sheet"]
 
 _CODES_A_FILE = 200  # a smoothed map has more colours than a report can use; the most frequent ones are kept
 _CODES_KEPT = 10_000
@@ -27,7 +27,8 @@ class _PairFound:
     """What one pair holds, small enough to be sent between processes.
 
     size: (height, width), of a good pair only; pixels: int64 (K+1,), of a map that fits the classes; ids:
-    those of an id-coded map; unknown: code -> pixels, the most frequent ones first.
+    those of an id-coded map; unknown: code -> pixels, the most frequent ones first; drawable: whether unknown
+    codes are all that is wrong.
     """
 
     bad: list[Bad] = field(default_factory=list)
@@ -36,6 +37,7 @@ class _PairFound:
     ids: list[int] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
     unknown_left_out: bool = False
+    drawable: bool = False
 
 
 def check_data(layout: Layout, workers: int | None = None) -> DataReport:
@@ -64,6 +66,7 @@ def check_data(layout: Layout, workers: int | None = None) -> DataReport:
     if empty and not layout.problems:
         reason = f"too few pairs to set some aside for {' and '.join(empty)}; add pairs"
         report.bad.append(Bad(layout.root, reason, _FOLDERS))
+    _refuse_unlabelled(report)
     return report
 
 
@@ -88,7 +91,19 @@ def check_shards(root: Path, workers: int | None = None) -> DataReport:
             every, run_many(_look_into, shards, every, workers, f"{split} read"), strict=True
         ):
             _add(found, root / shards.names[i], report)
+    _refuse_unlabelled(report)
     return report
+
+
+def _refuse_unlabelled(report: DataReport) -> None:
+    """Some maps without a label are welcome; a set of nothing else has lost them."""
+    if report.unlabelled and len(report.unlabelled) == report.good:
+        code = report.file_space.ignore_id
+        reason = (
+            "no label map has a labelled pixel, so there is nothing to learn; look at the maps, and whether "
+            f"{code} should be the ignore_id of the class list"
+        )
+        report.bad.append(Bad(report.root, reason, _UNFIT))
 
 
 def _look_into(shards: Shards, i: int) -> _PairFound:
@@ -118,6 +133,8 @@ _UNFIT, _SIZES = "label maps that do not fit the classes", "pairs of different s
 
 def _kind(problem: Problem) -> str:
     """The heading for a problem of the layout."""
+    if problem[1].startswith("is no PNG"):
+        return _UNREADABLE_MAP
     if problem[1].startswith("has no label map"):
         return "pictures without a label map"
     return "label maps without a picture" if problem[1].startswith("has no picture") else _FOLDERS
@@ -128,6 +145,8 @@ def _add(found: _PairFound, path: Path, report: DataReport) -> None:
     report.bad += found.bad
     report.ids.update(found.ids)
     report.unknown_left_out |= found.unknown_left_out
+    if found.drawable:
+        report.drawable.add(path)
     for code, pixels in found.unknown.items():
         if code not in report.unknown and len(report.unknown) >= _CODES_KEPT:
             report.unknown_left_out = True
@@ -165,8 +184,9 @@ def _look_at(layout: Layout, pair: Pair) -> _PairFound:
             try:
                 check_sizes(pair, image, codes.values)
             except ValueError as error:
-                reasons.append((_reason(pair.label, error), _SIZES))
+                reasons.append((_turned(pair, image, codes) or _reason(pair.label, error), _SIZES))
     if reasons:
+        found.drawable = image is not None and all(heading == _UNFIT for _, heading in reasons)
         found.bad.append(Bad(pair.label, "; also ".join(reason for reason, _ in reasons), reasons[0][1]))
     elif image is not None:
         found.size = image.shape[0], image.shape[1]
@@ -221,6 +241,17 @@ def _why_not(codes: Codes, layout: Layout, path: Path) -> str:
 
 def _reason(path: Path, error: ValueError) -> str:
     return str(error).removeprefix(f"{path}: ")
+
+
+def _turned(pair: Pair, image: np.ndarray, codes: Codes) -> str:
+    """What to say of a map that lies on its side; "" for any other."""
+    (height, width), (map_height, map_width) = image.shape[:2], codes.values.shape[:2]
+    if (map_height, map_width) != (width, height):
+        return ""
+    return (
+        f"is {map_width}x{map_height} pixels, its picture {pair.image} {width}x{height}: width and height "
+        "are exchanged; turn the map, or drop the picture's EXIF orientation"
+    )
 
 
 def _jpeg(path: Path) -> str:

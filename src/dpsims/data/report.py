@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dpsims.data.hints import hints
 from dpsims.labels import LabelSpace
 
 _SIZES_SHOWN = 10
@@ -18,9 +20,13 @@ _FILES_SHOWN = 20
 _NAMES_SHOWN = 5
 _WIDTH = 110
 _RARE = 0.01  # of the pictures
-_MANY_CODES = 50  # more than anybody forgets to list
 _MANY_CLASSES, _MANY_PICTURES = 8, 20  # where it is strange that all classes are in all pictures
 _NEAR = 24  # levels of a channel
+_SAME = 16  # the same of two classes, which an eye on the sheet has to tell apart
+_ALIKE = 5  # lines of one kind; more are told in one
+_PLACE = re.compile(r" at row \d+, column \d+( \(\d+ such pixels?\))?")
+_CODE = re.compile(r"^(label id|colour) (\d+|\([\d, ]+\)) ")
+_PICTURE = re.compile(r"its picture .+ (?=is \d|\d+x\d+:)")
 
 
 class Bad(NamedTuple):
@@ -72,6 +78,8 @@ class DataReport:
     """whether there were too many of those to keep all"""
     unlabelled: list[Path] = field(default_factory=list)
     """good maps without any labelled pixel"""
+    drawable: set[Path] = field(default_factory=set)
+    """bad maps that can be shown beside their pictures: all that is wrong with them are ids or colours"""
     bad: list[Bad] = field(default_factory=list)
 
     @property
@@ -138,7 +146,8 @@ class DataReport:
             more = ", ..." if len(self.unlabelled) > _NAMES_SHOWN else ""
             what = "label map has" if len(self.unlabelled) == 1 else "label maps have"
             count = f"{len(self.unlabelled):,}"
-            notices.append(f"{count} {what} unlabelled pixels only ({names}{more}); label or remove them")
+            notices.append(f"{count} {what} no labelled pixel (no score counts them): {names}{more}")
+        notices += self._same_colors()
         everywhere = self.pictures[:-1].min(initial=self.good) >= (1 - _RARE) * self.good
         if (
             self.good >= _MANY_PICTURES
@@ -154,50 +163,24 @@ class DataReport:
 
     def hints(self) -> list[str]:
         """What the unknown ids and colours most likely mean, and the mend."""
-        return [*self._id_hints(), *self._color_hints()]
+        return hints(self)
 
-    def _id_hints(self) -> list[str]:
-        space, hints = self.file_space, []
-        unknown = {int(code) for code in self.unknown if not code.startswith("#")}
-        used = self.ids - {255}
-        shifted = ""
-        if len(unknown) > _MANY_CODES:
-            hints.append(
-                f"{len(unknown):,} ids that no class has: maps that were resized with smoothing, pictures in "
-                "the place of maps, or other classes; resize maps by nearest neighbour"
-            )
-        elif unknown - {255} and len(used) > 2:
-            shifted = self._shift(used) or self._shift(used - {space.ignore_id})
-        if shifted:
-            hints.append(
-                f"the maps' ids lie one {shifted} those of the class list: shifted by one, all would be "
-                "classes; correct the ids in the class list"
-            )
-        for code in (255, 0):
-            if code in unknown and not (code == 0 and shifted):
-                now = "none" if space.ignore_id is None else str(space.ignore_id)
-                hints.append(
-                    f"{code} is unlabelled in many sets; if it is here, set ignore_id to {code} in the class "
-                    f"list (now {now})"
-                )
-        return hints
-
-    def _shift(self, used: set[int]) -> str:
-        """Where ids lie that would all be known if they were shifted by one; "" if they would not."""
-        space = self.file_space
-        known = {*space.ids, space.ignore_id, *(alias.id for alias in space.aliases)}
-        below, above = {i + 1 for i in used} <= known, {i - 1 for i in used} <= known
-        return "above" if above else "below" if below else ""
-
-    def _color_hints(self) -> list[str]:
-        colors = [code for code in self.unknown if code.startswith("#")]
-        if len(colors) <= _MANY_CODES:
+    def _same_colors(self) -> list[str]:
+        """Classes, or a class and the unlabelled, that look alike."""
+        if not self.title.endswith("folder"):
+            return []  # nobody can mend the colours of a published set
+        count = self.space.num_classes + (self.space.ignore_id is not None)
+        palette = self.space.palette[:count].astype(int)
+        names = [*self.space.names, "unlabelled"]
+        found = []
+        for i in range(count):
+            near = np.flatnonzero(np.abs(palette[i + 1 :] - palette[i]).max(1) <= _SAME) + i + 1
+            found += [f"{names[i]} and {names[j]}" for j in near.tolist()]
+        if not found:
             return []
-        count = ("more than " if self.unknown_left_out else "") + f"{len(colors):,}"
-        return [
-            f"{count} colours that no class has: the maps were resized with smoothing, drawn with "
-            "anti-aliasing or saved as JPEG; make them anew, resized by nearest neighbour and saved as PNG"
-        ]
+        more = ", ..." if len(found) > _NAMES_SHOWN else ""
+        shown = ", ".join(found[:_NAMES_SHOWN])
+        return [f"nearly the same colour: {shown}{more}; maps and pictures of them are hard to tell apart"]
 
     def _size_table(self) -> list[str]:
         if not self.sizes:
@@ -258,11 +241,34 @@ class DataReport:
         sections = []
         for kind, found in kinds.items():
             lines = [f"{kind} ({len(found):,}):"]
-            lines += [f"  {self._short(bad.path)}: {bad.reason}" for bad in found[:_FILES_SHOWN]]
-            if len(found) > _FILES_SHOWN:
-                lines.append(f"  and {len(found) - _FILES_SHOWN:,} more; all are in --json FILE")
+            alike: dict[str, list[Bad]] = {}
+            for bad in found:
+                alike.setdefault(_common(bad.reason), []).append(bad)
+            many = {reason for reason, bads in alike.items() if len(bads) > _ALIKE}
+            lines += [self._in_one(reason, alike[reason]) for reason in alike if reason in many]
+            single = [bad for reason, bads in alike.items() if reason not in many for bad in bads]
+            lines += [f"  {self._short(bad.path)}: {bad.reason}" for bad in single[:_FILES_SHOWN]]
+            if len(single) > _FILES_SHOWN:
+                lines.append(f"  and {len(single) - _FILES_SHOWN:,} more; all are in --json FILE")
             sections.append(lines)
         return sections
+
+    def _in_one(self, reason: str, bads: list[Bad]) -> str:
+        """One line for files that fail alike; more of them are named where nothing else tells them apart."""
+        same = all(bad.reason == reason for bad in bads)
+        codes = dict.fromkeys(match[0].strip() for bad in bads if (match := _CODE.match(bad.reason)))
+        count, shown = f"{len(bads):,} files, each", _FILES_SHOWN if same else _NAMES_SHOWN
+        if codes:
+            first, *others = codes
+            rest = [code.removeprefix("label id").removeprefix("colour").strip() for code in others]
+            ids = ", ".join([first, *rest[: _NAMES_SHOWN - 1]]) + (
+                ", ..." if len(codes) > _NAMES_SHOWN else ""
+            )
+            count = f"{ids} in {len(bads):,} maps"
+        names = ", ".join(self._short(bad.path) for bad in bads[:shown])
+        if len(bads) > shown:
+            names += f" and {len(bads) - shown:,} more; all are in --json FILE"
+        return f"  {count}: {reason} ({names})"
 
     def _short(self, path: Path) -> str:
         inside = path != self.root and path.is_relative_to(self.root)
@@ -274,6 +280,11 @@ def nearest_class(color: tuple[int, int, int], space: LabelSpace) -> str:
     count = space.num_classes + (space.ignore_id is not None)
     away = np.abs(space.palette[:count].astype(int) - color).max(1)
     return [*space.names, "unlabelled"][int(away.argmin())] if away.min() <= _NEAR else ""
+
+
+def _common(reason: str) -> str:
+    """A reason less what differs from file to file: the place, the code and the picture's name."""
+    return _PICTURE.sub("its picture ", _CODE.sub("", _PLACE.sub("", reason)))
 
 
 def plural(count: int, noun: str) -> str:
