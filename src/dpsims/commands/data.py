@@ -53,7 +53,7 @@ def check(
     workers: Annotated[int | None, typer.Option(min=1, help="processes [default: one for each core]")] = None,
 ) -> None:
     """Read every pair once: ids, sizes, missing partners, damaged files, class frequencies."""
-    from dpsims.data.check import check_data, check_shards, contact_sheet
+    from dpsims.data.check import check_data, check_shards, contact_sheet, shards_sheet
     from dpsims.data.layouts import find_layout
     from dpsims.data.report import plural
     from dpsims.data.shards import is_sharded
@@ -64,14 +64,12 @@ def check(
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise ValueError(f"--sheet {sheet}: is written as PNG; give it a name that ends in .png")
     layout = None if is_sharded(folder) else find_layout(folder, source)
-    if layout is None and sheet is not None:
-        raise ValueError(f"{folder}: holds shards; --sheet shows the pictures of a set in files")
     report = check_shards(folder, workers) if layout is None else check_data(layout, workers)
     print(report)
     if json_file is not None:
         write_whole(json_file, json.dumps(report.to_dict(), indent=1).encode())
-    if sheet is not None and layout is not None:
-        write_png(sheet, contact_sheet(layout, report))
+    if sheet is not None:
+        write_png(sheet, shards_sheet(folder, report) if layout is None else contact_sheet(layout, report))
     if not report.ok:
         raise ValueError(f"{folder}: {plural(len(report.bad), 'problem')}, listed above")
 
@@ -102,6 +100,7 @@ def convert(
     """Write label maps anew: ids as colours, colours as ids, or classes of one set as another's."""
     from dpsims.data.convert import Coding, convert_maps
     from dpsims.data.files import list_maps
+    from dpsims.data.report import plural
     from dpsims.labels import LabelSpace
 
     source = LabelSpace.find(classes)
@@ -109,7 +108,7 @@ def convert(
     count = convert_maps(
         list_maps(maps), out, source, target, cast(Coding, to), cast(Coding | None, palette), drop, workers
     )
-    print(f"{count} label maps in {out}")
+    print(f"{plural(count, 'label map')} in {out}")
 
 
 @data_app.command()
