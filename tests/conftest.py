@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:  # the fixtures load what they need: not every test waits for torch or a downloader
-    from tests.archives import Server
-
     from dpsims.data.fetch import Archive
+    from tests.archives import Server
 
 os.environ["OMP_NUM_THREADS"] = "1"
 pytest.register_assert_rewrite("tests.archives", "tests.command_line")  # they assert as tests do

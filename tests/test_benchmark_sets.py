@@ -12,7 +12,6 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from tests.miniatures import ade20k, cityscapes, cocostuff
 
 from dpsims.data import ade20k as ade20k_reader
 from dpsims.data import cityscapes as cityscapes_reader
@@ -21,6 +20,7 @@ from dpsims.data.files import read_label
 from dpsims.data.official import held_out
 from dpsims.data.pairs import Pair
 from dpsims.labels import LabelSpace
+from tests.miniatures import ade20k, cityscapes, cocostuff
 
 MAKE: dict[str, Callable[..., Path]] = {"ade20k": ade20k, "cocostuff": cocostuff, "cityscapes": cityscapes}
 READ: dict[str, ModuleType] = {

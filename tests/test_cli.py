@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.command_line import SPACE, TINY_OPTIONS, check_refused, spoil
-from tests.conftest import Run
 
 from dpsims import cli
 from dpsims.commands.fields import field_helps
 from dpsims.config import Recipe, settable_fields
 from dpsims.evaluation import Segmenter
+from tests.command_line import SPACE, TINY_OPTIONS, check_refused, spoil
+from tests.conftest import Run
 
 # --- options
 

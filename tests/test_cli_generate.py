@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from tests.command_line import SPACE, check_refused
 from tests.conftest import Run
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.command_line import TINY_OPTIONS, check_refused, spoil
-from tests.conftest import Run
 
 from dpsims.config import Recipe
 from dpsims.recipes import load_recipe
+from tests.command_line import TINY_OPTIONS, check_refused, spoil
+from tests.conftest import Run
 
 
 def captured_recipe(monkeypatch: pytest.MonkeyPatch, dpsims: Run, *args: Any) -> tuple[Recipe, Path]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.archives import PICTURES, Server, archive_of, kill_when, refusal, start, tree
 
 from dpsims.data.download import _BLOCK
 from dpsims.data.fetch import fetch
+from tests.archives import PICTURES, Server, archive_of, kill_when, refusal, start, tree
 
 
 @pytest.mark.parametrize("published", [True, False])

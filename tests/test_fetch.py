@@ -11,10 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tests.archives import PICTURES, Files, Server, archive_of, refusal, tree
 
 from dpsims.data import fetch as module
 from dpsims.data.fetch import BY_HAND, Archive, fetch
+from tests.archives import PICTURES, Files, Server, archive_of, refusal, tree
 
 
 def test_archives_come_into_their_places_and_nothing_else_stays(tmp_path: Path, server: Server, offer):

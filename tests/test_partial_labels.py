@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.conftest import Run
 
 from dpsims.config import BackboneConfig, DiscriminatorConfig, GeneratorConfig, LossConfig
 from dpsims.data import Batch
@@ -17,6 +16,7 @@ from dpsims.labels import LabelSpace
 from dpsims.models.discriminator import build_discriminator
 from dpsims.models.generator import Generator
 from dpsims.training.steps import discriminator_step, generator_step, real_features
+from tests.conftest import Run
 
 SPACE = LabelSpace(("sky", "road"), ((0, 0, 200), (90, 90, 90)), (3, 7), ignore_id=255)
 TINY = [

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.pair_folders import files_in, make
 
 from dpsims.data.check import check_shards
 from dpsims.data.layouts import find_layout
 from dpsims.data.shards import Shards, is_sharded, read_dict, verify
 from dpsims.data.write_shards import write_shards
+from tests.pair_folders import files_in, make
 
 
 def test_a_data_set_with_an_index_of_its_own_is_no_shards(tmp_path: Path):

@@ -8,9 +8,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from tests.archives import PICTURES, Server, archive_of, kill_when, refusal, start, tree, zipped
 
 from dpsims.data.fetch import Archive, fetch
+from tests.archives import PICTURES, Server, archive_of, kill_when, refusal, start, tree, zipped
 
 
 @pytest.mark.parametrize(
