@@ -42,3 +42,12 @@ def make(root: Path, count: int = 11, classes: dict | None = None, size: tuple[i
 
 def files_in(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def listed(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def tars_in(folder: Path) -> dict[str, int]:
+    """The file of each shard, by a number that a new one does not have."""
+    return {path.name: path.stat().st_ino for path in folder.glob("*.tar")}

@@ -6,21 +6,18 @@ import hashlib
 import io
 import json
 import os
-import struct
 import sys
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from dpsims.data.pairs import Layout, Pair, PairSource
 from dpsims.data.parallel import LOCK, locked, run_many
+from dpsims.data.shard_contents import contents
 from dpsims.data.shards import (
     FORMAT,
     INDEX,
@@ -37,12 +34,6 @@ from dpsims.data.shards import (
 from dpsims.writing import write_whole
 
 Say = Callable[[str], object]
-
-_SAVING: dict[str, tuple[str, dict[str, Any]]] = {  # a scaled picture: as what, and how
-    # colours in full resolution: they were scaled down like the rest, and halving them again would show
-    "jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
-    "png": ("PNG", {}),
-}
 
 
 def write_shards(
@@ -245,7 +236,7 @@ def _write_tar(file: io.BufferedWriter, layout: Layout, task: _Task) -> list[lis
     members: list[list[int]] = []
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for pair in task.pairs:
-            suffix, picture, label = _contents(layout, pair, task.size)
+            suffix, picture, label = contents(layout, pair, task.size)
             key = key_of(pair.name)
             members.append([*_add(tar, f"{key}.{suffix}", picture), *_add(tar, f"{key}.{LABEL}", label)])
     return members
@@ -257,58 +248,6 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> tuple[int, int]:
     tar.addfile(member, io.BytesIO(content))
     padded = -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
     return tar.offset - padded, len(content)
-
-
-def _contents(layout: Layout, pair: Pair, size: int | None) -> tuple[str, bytes, bytes]:
-    """Suffix and bytes of a pair's picture, bytes of its label map. Raises ValueError naming a bad file."""
-    try:
-        image, label = layout.read(pair)  # all of it, so that no bad pair comes to light in a training
-    except ValueError as error:
-        raise ValueError(f"{error} (`dpsims data check {layout.root}` lists all)") from error
-    picture = pair.image.read_bytes()
-    suffix = {b"\xff\xd8": "jpg", b"\x89P": "png"}.get(picture[:2], "webp")
-    if size is not None and min(label.shape) > size:
-        image, label = _shrink(image, label, size)
-        suffix = "png" if suffix == "png" else "jpg"
-        name, options = _SAVING[suffix]
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, name, **options)
-        picture = buffer.getvalue()
-    try:
-        ids = layout.space.encode_ids(label)
-    except ValueError as error:
-        raise ValueError(f"{pair.label}: {error}; give the label space an ignore_id") from error
-    return suffix, picture, _id_png(ids)
-
-
-def _shrink(image: np.ndarray, label: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Picture and label map with a shorter side of `size`."""
-    height, width = (max(1, round(n * size / min(label.shape))) for n in label.shape)
-    small = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
-    # the pixel in the middle of each new one, as in `batches`: the picture's resampling is centred, too
-    rows, columns = (
-        (2 * np.arange(new) + 1) * old // (2 * new)
-        for new, old in zip((height, width), label.shape, strict=True)
-    )
-    return np.array(small), label[rows[:, None], columns]
-
-
-def _id_png(ids: np.ndarray) -> bytes:
-    """A grey PNG of ids (h, w), uint8 or uint16.
-
-    Not Pillow's: it filters each row, which makes label maps no smaller, and slower to decode (up to twice).
-    """
-    height, width = ids.shape
-    depth = ids.itemsize
-    rows = np.zeros((height, 1 + width * depth), np.uint8)  # each begins with its filter: 0, none
-    rows[:, 1:] = ids.astype(f">u{depth}").view(np.uint8).reshape(height, -1)
-    header = struct.pack(">IIBBBBB", width, height, 8 * depth, 0, 0, 0, 0)  # grey, not interlaced
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b""))
-    parts = [
-        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        for kind, content in chunks
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def _unwritable(path: Path, error: OSError) -> ValueError:
