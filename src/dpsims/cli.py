@@ -133,7 +133,16 @@ def evaluate(
     ] = "test",
     features: Annotated[list[str] | None, typer.Option(help=_FEATURES_HELP, metavar="NAME[=WEIGHTS]")] = None,
     segmenter: Annotated[
-        Path | None, typer.Option(help="file of a trained one [default: trained once and kept]")
+        str | None,
+        typer.Option(
+            metavar="FILE|hf:NAME",
+            help="file of a trained one, or a Hugging Face model by name or folder [default: trained once "
+            "and kept]",
+        ),
+    ] = None,
+    segmenter_classes: Annotated[
+        Path | None,
+        typer.Option(help="YAML or JSON {class of the Hugging Face model: class of the data set, or null}"),
     ] = None,
     segmenter_images: Annotated[int, typer.Option(min=1, help="pictures to train the segmenter on")] = 6000,
     grid: Annotated[
@@ -155,8 +164,9 @@ def evaluate(
 
     evaluating.evaluate_model(
         model, data, source=source, split=split, size=_size(size), features=features or [],
-        segmenter=segmenter, segmenter_images=segmenter_images, json_file=json_file, html_file=html_file,
-        grid=grid, untrained=untrained, seed=seed, batch_size=batch_size, device=device,
+        segmenter=segmenter, segmenter_images=segmenter_images, segmenter_classes=segmenter_classes,
+        json_file=json_file, html_file=html_file, grid=grid, untrained=untrained, seed=seed,
+        batch_size=batch_size, device=device,
     )  # fmt: skip
 
 

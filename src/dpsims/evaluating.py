@@ -33,6 +33,7 @@ def evaluate_model(
     features: Sequence[str] = (),
     segmenter: str | Path | None = None,
     segmenter_images: int = 6000,
+    segmenter_classes: str | Path | None = None,
     json_file: Path | None = None,
     html_file: Path | None = None,
     grid: Path | None = None,
@@ -73,6 +74,7 @@ def evaluate_model(
         split=part,
         segmenter=segmenter,
         segmenter_images=segmenter_images,
+        segmenter_classes=segmenter_classes,
         batch_size=batch_size,
         device=device,
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from dpsims.evaluation import (
     segmenter_key,
     train_segmenter,
 )
+from dpsims.evaluation.huggingface import PREFIX, HuggingFaceSegmenter
 from dpsims.evaluation.inception import InceptionFeatures
 from dpsims.models.backbones import load_backbone
 from dpsims.models.generator import Generator
@@ -89,8 +90,9 @@ class Picked:
 class Bench:
     """A data set at one size, with all that models are measured by on it; parts are made when first needed.
 
-    data: its height and width are the size; names: see `feature_networks`; segmenter: a file, or None for one
-    that is trained on the real training pictures (`segmenter_images` of them) and kept in the user's cache.
+    data: its height and width are the size; names: see `feature_networks`; segmenter: a file, `hf:NAME` for a
+    model of Hugging Face (`segmenter_classes`: the file that maps its classes), or None for one that is
+    trained on the real training pictures (`segmenter_images` of them) and kept in the user's cache.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Bench:
         split: Split = "test",
         segmenter: str | Path | None = None,
         segmenter_images: int = 6000,
+        segmenter_classes: str | Path | None = None,
         batch_size: int = 16,
         device: str = "auto",
     ) -> None:
@@ -118,12 +121,25 @@ class Bench:
                 )
         self.space = self.real.space
         self._segmenter_file, self._segmenter_images = segmenter, segmenter_images
+        self._segmenter_classes = segmenter_classes
+        if segmenter_classes is not None and not str(segmenter).startswith(PREFIX):
+            raise ValueError(
+                f"--segmenter-classes {segmenter_classes}: maps the classes of a Hugging Face model; name it "
+                f"with --segmenter {PREFIX}NAME, or leave the option out"
+            )
 
     def batches_of(self, source: Any) -> Callable[[], Iterator[Batch]]:
         return lambda: fixed_batches(source, self.data.height, self.data.width, self.batch_size)
 
     @cached_property
     def segmenter(self) -> Segmenter:
+        if str(self._segmenter_file).startswith(PREFIX):
+            name = str(self._segmenter_file).removeprefix(PREFIX)
+            say(f"loading {self._segmenter_file}")  # may have to be fetched
+            judge = HuggingFaceSegmenter(name, self.space.evaluation, self._segmenter_classes, self.device)
+            for notice in judge.notices:
+                say(f"note: {notice}")
+            return cast(Segmenter, judge)  # has all of it that a measurement uses
         if self._segmenter_file is not None:
             found = Segmenter.load(self._segmenter_file, device=self.device)
             counted = list(self.space.evaluation.names)
