@@ -54,6 +54,8 @@ def evaluate_model(
         raise ValueError(f"split={split!r}: use one of {', '.join(get_args(Split))}")
     part = cast(Split, split)
     if holds_pictures(path):
+        if grid is not None:
+            raise ValueError("--grid draws models; --html shows the pictures of a folder")
         model = _open_pictures(path, data, source, part, size, features, untrained)
     else:
         model = Synthesizer.load(path, device)
@@ -97,9 +99,7 @@ def evaluate_model(
         write_whole(json_file, json.dumps(report, indent=1).encode())
     if html_file is not None:
         write_whole(html_file, write_page(report, page_samples(bench, model, report, seed)).encode())
-    if grid is not None:
-        if isinstance(model, PictureFolder):
-            raise ValueError("--grid draws models; --html shows the pictures of a folder")
+    if grid is not None and isinstance(model, Synthesizer):
         write_png(grid, bench.sheet([model, model], ["generated", "other noise"]))
     return report
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -34,7 +32,7 @@ from dpsims.evaluation import (
     train_segmenter,
 )
 from dpsims.evaluation.huggingface import PREFIX, HuggingFaceSegmenter
-from dpsims.evaluation.inception import InceptionFeatures
+from dpsims.evaluation.inception import InceptionFeatures, cache_folder
 from dpsims.models.backbones import load_backbone
 from dpsims.models.generator import Generator
 from dpsims.pictures import PictureFolder
@@ -71,20 +69,6 @@ def feature_networks(
             PooledFeatures(load_backbone(BackboneConfig(name, weights or "pretrained", scale)), name)
         )
     return networks
-
-
-class Picked:
-    """One pair of a source, as a source of its own."""
-
-    def __init__(self, source: Source, index: int) -> None:
-        self.source, self.index, self.space = source, index, source.space
-        self.name, self.names = source.name, [source.names[index]]
-
-    def __len__(self) -> int:
-        return 1
-
-    def load(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.source.load(self.index)
 
 
 class Bench:
@@ -211,7 +195,7 @@ class Bench:
 
     def pair(self, source: Source, index: int) -> Batch:
         """One pair of a source as a batch, at the bench's size."""
-        return next(fixed_batches(Picked(source, index), self.data.height, self.data.width, 1))
+        return next(fixed_batches(source, self.data.height, self.data.width, 1, chosen=[index]))
 
     def check(self, model: Synthesizer | PictureFolder) -> None:
         """ValueError where the model's classes are not the data's, in the data's order."""
@@ -253,12 +237,6 @@ class Bench:
 
 def _some(names: list[str]) -> str:
     return f"{len(names)}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-
-
-def cache_folder() -> Path:
-    """Where trained segmenters are kept: $XDG_CACHE_HOME/dpsims, or ~/.cache/dpsims."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "dpsims"
 
 
 def say(text: str) -> None:

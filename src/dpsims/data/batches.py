@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -59,18 +59,24 @@ def training_batches(
 
 
 def fixed_batches(
-    source: Source, height: int, width: int, batch_size: int, limit: int | None = None
+    source: Source,
+    height: int,
+    width: int,
+    batch_size: int,
+    limit: int | None = None,
+    chosen: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """Whole pictures at height x width, in order, nothing random; the last batch may be smaller.
 
-    `limit` takes that many pairs, evenly spaced over the source.
+    `limit` takes that many pairs, evenly spaced over the source; `chosen` takes these.
     """
     _check_size(height, width)
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: use 1 or more")
-    count = len(source)
-    wanted = count if limit is None else min(limit, count)
-    chosen = [k * count // wanted for k in range(wanted)]
+    if chosen is None:
+        count = len(source)
+        wanted = count if limit is None else min(limit, count)
+        chosen = [k * count // wanted for k in range(wanted)]
     return _load_fixed(source, chosen, (height, width), batch_size)
 
 
@@ -94,7 +100,9 @@ def _load_training(samples: _TrainingSamples, numbers: Iterator[list[int]], work
         yield _collate(batch)
 
 
-def _load_fixed(source: Source, chosen: list[int], size: tuple[int, int], batch_size: int) -> Iterator[Batch]:
+def _load_fixed(
+    source: Source, chosen: Sequence[int], size: tuple[int, int], batch_size: int
+) -> Iterator[Batch]:
     for start in range(0, len(chosen), batch_size):
         pairs = [source.load(i) for i in chosen[start : start + batch_size]]
         yield _collate([_cut(image, label, (0, 0, *label.shape), size) for image, label in pairs])

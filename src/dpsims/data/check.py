@@ -52,8 +52,6 @@ def check_data(layout: Layout, workers: int | None = None) -> DataReport:
         layout.root, layout.title, layout.space, files, counts, layout.split_titles, layout.notices
     )
     report.bad = [Bad(*problem, _kind(problem)) for problem in layout.problems]
-    report.pixels = np.zeros(layout.space.num_classes + 1, np.int64)
-    report.pictures = np.zeros(layout.space.num_classes + 1, np.int64)
     pairs = list(chain.from_iterable(layout.splits.values()))
     reader = replace(layout, splits={}, problems=[], notices=[])  # the processes need no list of all pairs
     for pair, found in zip(pairs, run_many(_look_at, reader, pairs, workers, "pairs read"), strict=True):
@@ -83,8 +81,6 @@ def check_shards(root: Path, workers: int | None = None) -> DataReport:
         root, f"shards of {first.title}", space, space, sizes, first.split_titles, first.notices
     )
     report.bad = [Bad(*problem, _FOLDERS) for problem in verify(root)]
-    report.pixels = np.zeros(space.num_classes + 1, np.int64)
-    report.pictures = np.zeros(space.num_classes + 1, np.int64)
     for split, shards in splits.items():
         every = range(len(shards))
         for i, found in zip(

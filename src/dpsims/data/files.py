@@ -66,8 +66,10 @@ def read_codes(path: str | Path | NamedBytes) -> Codes:
     if image.mode == "P":
         colors = np.array(image.getpalette("RGB") or (), dtype=np.uint8).reshape(-1, 3)
         return Codes(np.array(image), colors)
-    if image.mode == "L":  # Pillow stretches grey levels of 2 and 4 bits to 0..255
-        return Codes(np.array(image) // {"L;2": 85, "L;4": 17}.get(depth, 1))
+    if image.mode == "L":
+        levels = np.array(image)
+        stretched = {"L;2": 85, "L;4": 17}.get(depth)  # Pillow stretches grey levels of few bits to 0..255
+        return Codes(levels if stretched is None else levels // stretched)
     if image.mode == "1":  # two classes
         return Codes(np.array(image, dtype=np.uint8))
     if image.mode.startswith("I"):  # 16-bit grey

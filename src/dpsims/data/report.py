@@ -66,9 +66,9 @@ class DataReport:
     notices: list[str] = field(default_factory=list)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     """(height, width) -> number of good pairs"""
-    pixels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    pixels: np.ndarray = field(init=False)
     """pixels of each class, the unlabelled last: int64 (K+1,)"""
-    pictures: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    pictures: np.ndarray = field(init=False)
     """pairs in which each class occurs: int64 (K+1,)"""
     ids: set[int] = field(default_factory=set)
     """all ids in the label maps that are coded by ids"""
@@ -81,6 +81,9 @@ class DataReport:
     drawable: set[Path] = field(default_factory=set)
     """bad maps that can be shown beside their pictures: all that is wrong with them are ids or colours"""
     bad: list[Bad] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.pixels, self.pictures = np.zeros((2, self.space.num_classes + 1), np.int64)
 
     @property
     def ok(self) -> bool:

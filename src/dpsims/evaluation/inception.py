@@ -83,7 +83,7 @@ def standard_weights(url: str = URL, size: int = SIZE, sha256: str = SHA256) -> 
     Several processes wait for one another, and a download that broke off goes on. Raises ValueError, in a
     line that says where the file can be put by hand, where it cannot be fetched or is not the right one.
     """
-    path = _cache_folder() / url.rsplit("/", 1)[-1]
+    path = cache_folder() / url.rsplit("/", 1)[-1]
     mend = f"download {url} elsewhere and put it at {path}, or give it with --features inception=FILE"
     if not path.exists():
         for name in _NAMES:
@@ -165,7 +165,8 @@ def _torch_fidelity_version() -> str:
     return torch_fidelity.__version__
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Where fetched weights and trained segmenters are kept: $XDG_CACHE_HOME/dpsims, or ~/.cache/dpsims."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "dpsims"
 
