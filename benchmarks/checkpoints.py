@@ -18,7 +18,8 @@ import typer
 
 from dpsims.checkpoint import checkpoints, read_json
 from dpsims.config import DataConfig
-from dpsims.measuring import Bench, feature_networks
+from dpsims.instruments import feature_networks
+from dpsims.measuring import Bench
 from dpsims.synthesis import Synthesizer
 from dpsims.writing import write_png, write_whole
 

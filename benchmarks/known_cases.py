@@ -24,7 +24,8 @@ from dpsims.evaluating import page_samples
 from dpsims.evaluation import to_uint8
 from dpsims.evaluation.compare import compare_reports, to_html
 from dpsims.evaluation.page import write_page
-from dpsims.measuring import Bench, feature_networks
+from dpsims.instruments import feature_networks
+from dpsims.measuring import Bench
 from dpsims.pictures import PictureFolder
 from dpsims.synthesis import Synthesizer
 from dpsims.writing import write_png, write_whole
@@ -36,7 +37,9 @@ def main(
     features: Annotated[list[str], typer.Option(metavar="NAME=WEIGHTS")],
     out: Annotated[Path, typer.Option(help="folder of reports and pages")] = Path("runs/known_cases"),
     blur: Annotated[float, typer.Option(help="radius of the blur, in pixels")] = 2.0,
+    segmenter: Annotated[str | None, typer.Option(help="see `dpsims evaluate`")] = None,
     segmenter_images: int = 6000,
+    lpips: Annotated[str | None, typer.Option(help="see `dpsims evaluate`")] = None,
 ) -> None:
     """Write the reports and print the table; see above."""
     out.mkdir(parents=True, exist_ok=True)
@@ -44,7 +47,9 @@ def main(
     bench = Bench(
         DataConfig(root=data, height=model.size[0], width=model.size[1]),
         feature_networks(features, model.size, model.about),
+        segmenter=segmenter,
         segmenter_images=segmenter_images,
+        lpips=lpips,
     )
     names = bench.real.names
     other = np.roll(np.random.default_rng(0).permutation(len(names)), 1)
@@ -73,7 +78,7 @@ def main(
         }
         files.append(out / f"{title}.json")
         write_whole(files[-1], json.dumps(report, indent=1).encode())
-        page = write_page(report, page_samples(bench, case, report, seed=0))
+        page = write_page(report, page_samples(bench, case, report))
         write_whole(out / f"{title}.html", page.encode())
     print(compare_reports(files, force=True))  # samples for diversity differ: folders have one a map
     write_whole(out / "comparison.html", to_html(files, force=True).encode())

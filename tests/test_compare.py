@@ -11,7 +11,7 @@ import pytest
 
 from dpsims.evaluation.compare import compare_reports, to_html
 from tests.html_pages import EVIL, Walk, cells
-from tests.test_page import report
+from tests.test_page import full_report, report
 
 COUNTS = {"generated": 233, "test": 233, "train": 367, "diversity_maps": 64}
 
@@ -30,7 +30,7 @@ def full(**changes: Any) -> dict[str, Any]:
             "protocol": {"name": "oasis", "resize": "bicubic", "seed": 3},
             "counts": COUNTS,
             "segmenter": {"digest": "77aa", "images": 6000, "seed": 0},
-            "weights": {"net": "cafe"},
+            "weights": {"net": "cafe", "segmenter": "5e9", "model": "0de1"},
             **changes,
         }
     )
@@ -93,6 +93,36 @@ def test_classes_are_shown_on_demand_and_folded_on_the_page(tmp_path: Path):
     assert cells(to_html(files))["IoU road ↑"] == ["0.3000", "0.4000*", "0.5000"]
 
 
+def everything(folder: Path, **changes: Any) -> list[Path]:
+    """Two reports with every part that there is; changes: of the second."""
+    return [
+        write(folder, "a", full_report(model="A", counts=COUNTS)),
+        write(folder, "b", full_report(model="B", counts=COUNTS, **changes)),
+    ]
+
+
+def test_later_measures_have_their_rows(tmp_path: Path):
+    utility = copy.deepcopy(full_report()["utility"]) | {"gain": 0.01}
+    utility["real"]["miou"] = 0.51
+    text = compare_reports(everything(tmp_path, lpips={"alex": 0.5}, utility=utility), classes=True)
+    found = rows(text)
+    assert found["LPIPS (alex), oasis"] == ["higher", "0.4321", "0.5000*", "0.6000"]
+    # what real pictures are worth as training data is no merit of either model
+    assert found["mIoU trained on real pictures"][1:3] == ["0.5000 +- 0.0141", "0.5100 +- 0.0141"]
+    assert found["mIoU trained on generated pictures"][1:3] == ["0.4000 +- 0.0141*"] * 2
+    assert found["mIoU trained on real and generated"][1:3] == ["0.5250 +- 0.0141*"] * 2
+    gained = ["higher", "0.0250 +- 0.0071*", "0.0100 +- 0.0071", "-"]
+    assert found["mIoU gained by adding generated pictures"] == gained
+    assert found["IoU sky"] == ["higher", "0.6000*", "0.6000*", "0.9000"]
+    assert found["Diversity in sky (pixels)"] == ["higher", "0.1000*", "0.1000*", "0.4000"]
+    assert found["Diversity in road (LPIPS alex)"] == ["higher", "0.3000*", "0.3000*", "-"]
+    assert "Diversity in car (pixels)" not in found
+    names = list(found)
+    assert names.index("IoU road") < names.index("Diversity in sky (pixels)")
+    walk = Walk(to_html(everything(tmp_path)))
+    assert walk.text("summary") == "IoU of each classDiversity inside regions"
+
+
 def test_three_reports_without_real_figures_or_protocol(tmp_path: Path):
     files = [
         write(tmp_path, name, report(model=name, real=None, miou=miou))
@@ -135,7 +165,11 @@ DIFFERENT = {
     "segmenter's seed": ("segmenter.seed", {"segmenter": {"digest": "77aa", "images": 6000, "seed": 1}}),
     "classes": ("classes", {"iou": {"road": 0.3}}),
     "titles": ("frechet_titles.net", {"frechet_titles": {"net": "Frechet distance (net (file x) features)"}}),
-    "weights": ("weights.net", {"weights": {"net": "beef"}}),
+    "weights": ("weights.net", {"weights": {"net": "beef", "segmenter": "5e9"}}),
+    "segmenter's weights": ("weights.segmenter", {"weights": {"net": "cafe", "segmenter": "0"}}),
+    "maps' size": (
+        "protocol.maps", {"protocol": {"name": "oasis", "resize": "bicubic", "seed": 3, "maps": "native"}}
+    ),
 }  # fmt: skip
 
 
@@ -152,6 +186,77 @@ def test_figures_that_do_not_compare_are_refused(tmp_path: Path, case: str):
     text = compare_reports(files, force=True)
     assert f"note: not comparable: {field} is " in text and "0.4500" in text
     assert f"not comparable: {field} is " in Walk(to_html(files, force=True)).text("section")
+
+
+def changed(part: str, **values: Any) -> dict[str, Any]:
+    return {part: {**full_report()[part], **values}}
+
+
+DIFFERENT_PARTS = {
+    "weights.lpips alex": changed("weights", **{"lpips alex": "0"}),
+    "utility.images": changed("utility", images=60),
+    "utility.seeds": changed("utility", seeds=[0]),
+    "utility.size": changed("utility", size=[1, 2]),
+    "utility.test": changed("utility", test=10),
+    "protocol.diversity_samples": changed("protocol", diversity_samples=2),
+    "protocol.diversity_maps": changed("protocol", diversity_maps=64),
+}
+
+
+@pytest.mark.parametrize("field", DIFFERENT_PARTS)
+def test_later_measures_that_do_not_compare_are_refused(tmp_path: Path, field: str):
+    files = everything(tmp_path, **DIFFERENT_PARTS[field])
+    with pytest.raises(ValueError, match=rf"b\.json: {field} is .* do not compare"):
+        compare_reports(files)
+    assert f"note: not comparable: {field} is " in compare_reports(files, force=True)
+
+
+NO_DIVERSITY = {
+    "diversity": None,
+    "diversity_features": None,
+    "lpips": {"alex": None},
+    "diversity_regions": {},
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        changed("weights", model="another model is what is compared"),
+        {**NO_DIVERSITY, **changed("protocol", diversity_samples=2)},
+        {**NO_DIVERSITY, **changed("weights", **{"lpips alex": "0"})},
+        {"miou": None, "iou": None, **changed("weights", segmenter="0")},
+        {"miou": None, "iou": None, **changed("protocol", maps="picture")},
+        {"utility": None},
+    ],
+)
+def test_settings_of_what_was_not_measured_are_no_hindrance(tmp_path: Path, changes: dict[str, Any]):
+    text = compare_reports(everything(tmp_path, **changes))
+    assert [line for line in text.splitlines() if line.startswith("note")] == ["note: only 233 pictures"]
+
+
+def test_weights_of_a_network_that_only_measured_regions_count(tmp_path: Path):
+    files = [
+        write(tmp_path, name, report(diversity_regions={"other": {"sky": 1.0}}, weights={"other": name}))
+        for name in ("a", "b")
+    ]
+    with pytest.raises(ValueError, match=r"weights\.other is 'b', but 'a' in"):
+        compare_reports(files)
+
+
+def test_reports_of_before_still_compare(tmp_path: Path):
+    """Without protocol, weights and all that came with them; kinds of networks by their title alone."""
+    old = {"model": "a", "frechet": {"net": 1.0}, "miou": 0.5, "iou": {"sky": 0.5}, "size": [64, 80],
+           "frechet_titles": {"net": "Frechet distance (net)"}, "data": "x", "split": "test",
+           "counts": {"generated": 9, "diversity_maps": 64, "diversity_samples": 2}, "diversity": 0.2,
+           "seeds": {"generate": 0}, "segmenter": {"images": 6000}}  # fmt: skip
+    files = [write(tmp_path, "a", old), write(tmp_path, "b", {**old, "model": "b", "miou": 0.6})]
+    found = rows(compare_reports(files))
+    assert found["Frechet distance (net)"] == ["lower", "1.0000*", "1.0000*"]
+    assert found["mIoU"] == ["higher", "0.5000", "0.6000*"]
+    new = write(tmp_path, "c", {**old, "protocol": {"name": None, "resize": "bicubic"}})
+    with pytest.raises(ValueError, match=r"c\.json: protocol\.resize is 'bicubic', but not given in"):
+        compare_reports([files[0], new])
 
 
 def test_all_that_differs_is_named(tmp_path: Path):
@@ -235,6 +340,21 @@ DAMAGED = {
     "intervals": '{"miou": 0.5, "intervals": {"miou": [1]}}',
     "intervals ": '{"miou": 0.5, "intervals": {"miou": 3}}',
     "warnings": '{"miou": 0.5, "warnings": "few"}',
+    "protocol": '{"miou": 0.5, "protocol": [1]}',
+    "protocol.name": '{"miou": 0.5, "protocol": {"name": 3}}',
+    "weights": '{"miou": 0.5, "weights": "x"}',
+    "weights.net": '{"miou": 0.5, "weights": {"net": 3}}',
+    "lpips": '{"lpips": {"alex": "x"}}',
+    "diversity_regions": '{"miou": 0.5, "diversity_regions": [1]}',
+    "diversity_regions.pixels": '{"miou": 0.5, "diversity_regions": {"pixels": {"sky": "x"}}}',
+    "worst": '{"miou": 0.5, "worst": [3]}',
+    "worst ": '{"miou": 0.5, "worst": [{"miou": 0.1, "real_miou": "x"}]}',
+    "utility": '{"miou": 0.5, "utility": [1]}',
+    "utility.real": '{"miou": 0.5, "utility": {"real": 0.5}}',
+    "utility.both": '{"utility": {"both": {"miou": 1, "runs": 3}}}',
+    "utility.synthetic": '{"utility": {"synthetic": {"miou": 1, "iou": {"sky": []}}}}',
+    "utility.gain": '{"utility": {"gain": "x"}}',
+    "utility.seeds": '{"miou": 0.5, "utility": {"seeds": 3}}',
 }
 
 
@@ -244,6 +364,8 @@ def test_what_is_no_report_is_refused_in_a_line(tmp_path: Path, case: str):
     with pytest.raises(ValueError, match="dpsims evaluate --json") as error:
         compare_reports([good, bad], force=True)
     assert str(error.value).startswith(f"{bad}: ") and "\n" not in str(error.value)
+    if "." in case:
+        assert f": {case} is damaged" in str(error.value)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path):

@@ -21,6 +21,7 @@ from dpsims.evaluation import (
     text_table,
     validate,
 )
+from dpsims.evaluation.run import Settings
 from dpsims.evaluation.segmentation import Segmenter
 from dpsims.labels import LabelSpace
 
@@ -48,13 +49,13 @@ def network(name="tiny"):
 
 
 def painter(noise=0.3):
-    """A model: each class has its colour, plus noise that depends on (seed, i) alone."""
+    """A model: each class has its colour, plus noise that depends on (sample, index) alone."""
     colors = torch.tensor([[0.1, 0.3, 0.9], [-0.2, -0.2, -0.2], [0.8, -0.7, -0.6], [0, 0, 0]])
 
-    def generate(label, seed):
+    def generate(label, indices, sample):
         image = colors[label].movedim(-1, 1)
-        for i in range(len(label)):
-            generator = torch.Generator().manual_seed(seed + i)
+        for i, index in enumerate(indices):
+            generator = torch.Generator().manual_seed(1000 * sample + index)
             image[i] += noise * torch.randn(3, 1, 1, generator=generator)
         return image.clamp(-1, 1)
 
@@ -69,13 +70,18 @@ def split(count, seed, batch=4):
         .repeat_interleave(8, 1)
         .repeat_interleave(8, 2)
     )
-    image = painter(0.2)(label, 1000 + seed)
-    return lambda: (Batch(image[i : i + batch], label[i : i + batch]) for i in range(0, count, batch))
+    image = painter(0.2)(label, range(count), 1000 + seed)
+    return lambda first: (
+        Batch(image[i : i + batch], label[i : i + batch]) for i in range(first, count, batch)
+    )
+
+
+def settings(**options):
+    return Settings(**{"space": SPACE, "networks": [network()], "diversity_maps": 6, **options})
 
 
 def run(generate, **options):
-    settings = {"space": SPACE, "networks": [network()], "segmenter": None, "diversity_maps": 6, **options}
-    return evaluate(generate, split(13, 1), split(10, 2), **settings)
+    return evaluate(generate, split(13, 1), split(10, 2), settings(**options))
 
 
 # ---------------------------------------------------------------- features and diversity
@@ -125,7 +131,7 @@ def test_real_diversity_compares_pixels_of_one_class_only():
 
 def test_real_diversity_keeps_a_bounded_sample():
     real = RealDiversity([network()], ignore_index=3, capacity=5)
-    for image, label in split(23, 0)():
+    for image, label in split(23, 0)(0):
         real.update(image, label)
     assert len(real._kept) == 5
     assert real.report()["diversity"] > 0.01
@@ -155,56 +161,76 @@ def test_evaluate_reports_every_figure_and_repeats():
 
 
 def test_evaluate_prefers_the_better_model():
-    good, flat = run(painter(0.2)), run(lambda label, seed: torch.full((len(label), 3, 16, 24), -0.9))
+    good, flat = (
+        run(painter(0.2)),
+        run(lambda label, indices, sample: torch.full((len(label), 3, 16, 24), -0.9)),
+    )
     assert good["frechet"]["tiny"] < flat["frechet"]["tiny"] / 3
     assert flat["diversity"] == 0 and flat["diversity_features"]["tiny"] == 0
     assert good["real"] == flat["real"]
 
 
 def test_evaluate_on_the_real_pictures_themselves_is_zero():
-    pictures = {label.numpy().tobytes(): image for image, label in split(10, 2)()}
-    report = run(lambda label, seed: pictures[label.numpy().tobytes()], diversity_samples=1)
+    pictures = {label.numpy().tobytes(): image for image, label in split(10, 2)(0)}
+    report = run(lambda label, indices, sample: pictures[label.numpy().tobytes()], diversity_samples=1)
     assert report["frechet"]["tiny"] < 1e-10
     assert report["diversity"] is None
 
 
-def test_evaluate_gives_each_map_its_noise_whatever_the_batch():
-    # `painter` mixes seed + i: positions, not batch numbers, must make the seeds.
-    seen = set()
+def test_evaluate_asks_for_each_map_and_sample_once():
+    seen = []
 
-    def generate(label, seed):
-        fresh = {seed + i for i in range(len(label))}
-        assert not seen & fresh
-        seen.update(fresh)
-        return painter()(label, seed)
+    def generate(label, indices, sample):
+        seen.extend((index, sample) for index in indices)
+        return painter()(label, indices, sample)
 
-    run(generate, diversity_samples=3)
-    assert len(seen) == 10 + 2 * 6
+    report = run(generate, diversity_samples=3)
+    # sample 0 again for diversity, unless a whole batch was chosen
+    assert {i for i, sample in seen if sample == 0} == set(range(10))
+    assert sum(sample > 0 for _, sample in seen) == len({*seen}) - 10 == 2 * 6
+    assert report["counts"]["diversity_maps"] == 6
+    assert run(painter(), diversity_maps=None)["counts"]["diversity_maps"] == 10
 
 
 def test_evaluate_takes_a_reference_and_several_networks():
-    networks = [network("a"), network("b")]
-    reference = measure_real(split(13, 1), split(10, 2), space=SPACE, networks=networks, segmenter=None)
+    chosen = settings(networks=[network("a"), network("b")])
+    reference = measure_real(split(13, 1), split(10, 2), chosen)
 
-    def no_train():
+    def no_train(first):
         raise AssertionError("the real pictures were measured again")
 
-    report = evaluate(
-        painter(), no_train, split(10, 2), space=SPACE, networks=networks, segmenter=None, reference=reference
-    )
+    report = evaluate(painter(), no_train, split(10, 2), chosen, reference=reference)
     assert report["frechet"]["a"] == report["frechet"]["b"] > 0
-    assert report["real"] == run(painter(), networks=networks)["real"]
+    assert report["real"] == run(painter(), networks=[network("a"), network("b")])["real"]
+    assert report["weights"] == dict.fromkeys("ab", network().weights)
+
+
+def test_only_what_was_asked_for_is_measured():
+    def no_train(first):
+        raise AssertionError("no training picture is needed")
+
+    segmenter = Segmenter(3, (4, 8))
+    layout = settings(networks=[], segmenter=segmenter, metrics=["layout"])
+    report = evaluate(painter(), no_train, split(10, 2), layout)
+    assert report["miou"] == run(painter(), segmenter=segmenter)["miou"]
+    assert not {"frechet", "kid", "diversity", "neighbours"} & {*report, *report["real"]}
+    diverse = evaluate(painter(), no_train, split(10, 2), settings(metrics=["diversity"]))
+    assert diverse["diversity"] == run(painter())["diversity"] and "miou" not in diverse
+    with pytest.raises(ValueError, match="'fid' is unknown"):
+        settings(metrics=["fid"])
+    with pytest.raises(ValueError, match="at least one"):
+        settings(networks=[])
 
 
 def test_evaluate_refuses_broken_models_and_splits():
     with pytest.raises(ValueError, match="NaN"):
-        run(lambda label, seed: torch.full((len(label), 3, 16, 24), torch.nan))
+        run(lambda label, indices, sample: torch.full((len(label), 3, 16, 24), torch.nan))
     with pytest.raises(ValueError, match="shape"):
-        run(lambda label, seed: torch.zeros(len(label), 3, 8, 8))
+        run(lambda label, indices, sample: torch.zeros(len(label), 3, 8, 8))
     with pytest.raises(ValueError, match="name of its own"):
         run(painter(), networks=[network(), network()])
     with pytest.raises(ValueError, match="test split has 1"):
-        evaluate(painter(), split(5, 0), split(1, 0), space=SPACE, networks=[network()], segmenter=None)
+        evaluate(painter(), split(5, 0), split(1, 0), settings())
 
 
 def test_validate_is_the_same_distance_in_one_pass():
@@ -212,7 +238,7 @@ def test_validate_is_the_same_distance_in_one_pass():
     figures = validate(painter(), val, network(), diversity_maps=6)
     assert figures == validate(painter(), val, network(), diversity_maps=6)
     assert figures["frechet"] == pytest.approx(run(painter())["frechet"]["tiny"], rel=1e-9)
-    reference = network().collect(image for image, _ in val())
+    reference = network().collect(image for image, _ in val(0))
     assert validate(painter(), val, network(), reference)["frechet"] == pytest.approx(figures["frechet"])
     assert validate(painter(0.0), val, network())["diversity"] == 0
     assert figures["diversity"] > 0.05
@@ -269,6 +295,9 @@ def test_text_table_names_the_network_and_lines_up():
     assert lines[0].split() == ["trained", "real"]
     assert "Frechet distance (tiny features)" in lines[1] and "FID" not in text
     assert f"{report['frechet']['tiny']:.4f}" in lines[1]
+    assert "IoU" not in text  # there was no segmenter
+    judged = run(painter(), segmenter=Segmenter(3, (4, 8)))
+    lines = text_table({"judged": judged, "not": report}, classes=True).splitlines()
     assert any(line.startswith("IoU sky") and line.split()[-1] == "-" for line in lines)
-    assert any(line.startswith("mIoU by the segmenter") and line.split()[-2:] == ["-", "-"] for line in lines)
+    assert any(line.startswith("mIoU by the segmenter") and line.split()[-1] == "-" for line in lines)
     assert lines[-1].startswith("note: ")

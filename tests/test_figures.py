@@ -60,6 +60,36 @@ def test_classes_are_figures_too():
     assert class_figures({"iou": None}) == {}
 
 
+def test_diversity_inside_regions_is_a_figure_of_each_class():
+    regions = {"net": {"sky": 0.5}, "lpips alex": {"sky": 0.4}, "pixels": {"sky": 0.3, "car": None}}
+    found = class_figures({"diversity_regions": regions})
+    assert {name: (figure.shown(), figure.measure.key) for name, figure in found.items()} == {
+        "Diversity in sky (net features)": ("0.5000", "diversity_features"),
+        "Diversity in sky (LPIPS alex)": ("0.4000", "lpips"),
+        "Diversity in sky (pixels)": ("0.3000", "diversity"),
+        "Diversity in car (pixels)": ("-", "diversity"),
+    }
+    assert class_figures({"diversity_regions": None}) == {}
+
+
+def test_use_as_training_data_is_a_figure_for_each_training():
+    utility = {
+        "images": 10, "seeds": [0], "gain": 0.02, "gain_spread": 0.005,
+        "real": {"miou": 0.5, "spread": 0.01}, "both": {"miou": 0.52, "runs": [0.52], "spread": None},
+    }  # fmt: skip
+    found = figures({"utility": utility, "lpips": {"alex": 0.4}})
+    assert {name: (figure.shown(), figure.row, figure.of_model) for name, figure in found.items()} == {
+        "LPIPS (alex)": ("0.4000", "LPIPS (alex)", True),
+        "mIoU trained on real pictures": ("0.5000 ± 0.0100", "mIoU trained on real pictures", False),
+        "mIoU trained on real and generated": ("0.5200", "mIoU trained on real and generated", True),
+        "mIoU gained by adding generated pictures": (
+            *("0.0200 ± 0.0050", "mIoU gained by adding generated pictures"),
+            True,
+        ),
+    }
+    assert figures({"utility": None, "lpips": None}) == {}  # not asked for: not even a row
+
+
 def test_a_column_of_other_figures_moves_no_measure():
     first, second = figures({"miou": 0.5}), figures(REPORT)
     assert list(in_order([first, second])) == list(second)

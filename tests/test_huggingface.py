@@ -93,8 +93,8 @@ def tensor(*arrays: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) / 127.5 - 1
 
 
-def own_scores(folder: Path, array: np.ndarray) -> np.ndarray:
-    """What transformers' own processor and model answer, of four classes: (h, w)."""
+def own_scores(folder: Path, array: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+    """What transformers' own processor and model answer, of four classes, at `size` or the array's."""
     import transformers
 
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
@@ -102,7 +102,7 @@ def own_scores(folder: Path, array: np.ndarray) -> np.ndarray:
     model = getattr(transformers, architecture).from_pretrained(folder).eval()
     with torch.no_grad():
         outputs = model(**processor(images=Image.fromarray(array), return_tensors="pt"))
-    (found,) = processor.post_process_semantic_segmentation(outputs, target_sizes=[array.shape[:2]])
+    (found,) = processor.post_process_semantic_segmentation(outputs, target_sizes=[size or array.shape[:2]])
     return found.numpy()
 
 
@@ -164,6 +164,16 @@ def test_answers_are_those_of_transformers(kind: str, tmp_path: Path, request: p
     # pictures in a batch of their own are added up in another order: a tie may fall otherwise
     assert (found.numpy() == wanted).mean() > 0.999
     assert torch.equal(found, segmenter.predict(tensor(*arrays)))
+
+
+@pytest.mark.parametrize("kind", ["segformer", "mask2former"])
+def test_answers_at_another_size_are_of_the_scores(kind: str, tmp_path: Path, request: pytest.FixtureRequest):
+    folder, array = request.getfixturevalue(kind), picture()
+    segmenter = HuggingFaceSegmenter(str(folder), SPACE, all_mapped(tmp_path))
+    (found,) = segmenter.predict(tensor(array), (45, 70)).numpy()
+    wanted = np.array([0, 1, 2, 2])[own_scores(folder, array, (45, 70))]
+    assert len(np.unique(wanted)) > 1 and (found == wanted).mean() > 0.999
+    assert segmenter.weights == segmenter.key["weights"]
 
 
 @pytest.mark.parametrize("kind", ["segformer", "mask2former"])

@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from dpsims.evaluation.run import NEXT_SAMPLE
 from dpsims.pictures import PictureFolder, holds_pictures
 from tests.command_line import SPACE, check_refused
 from tests.conftest import Run
@@ -29,11 +28,11 @@ def test_pictures_are_found_by_name_ending_or_number(tmp_path: Path):
     save(out, "c_1.jpg", 40, size=(16, 12))
     pictures = PictureFolder(out, ["a", "b", "c"], SPACE)
     assert pictures.size == (6, 8) and pictures.samples_per_map == 1
-    images = pictures.generate(torch.zeros(3, 6, 8, dtype=torch.int64), 0)
+    images = pictures.generate(torch.zeros(3, 6, 8, dtype=torch.int64), [0, 1, 2], 0)
     assert ((images[:, 0, 0, 0] + 1) * 127.5).round().tolist() == [10, 20, 30]
     second = PictureFolder(out, ["c"], SPACE)
     assert second.samples_per_map == 2
-    again = second.generate(torch.zeros(1, 6, 8, dtype=torch.int64), NEXT_SAMPLE)
+    again = second.generate(torch.zeros(1, 6, 8, dtype=torch.int64), [0], 1)
     assert again.shape == (1, 3, 6, 8) and abs(float((again.mean() + 1) * 127.5) - 40) < 2
 
 

@@ -2,15 +2,20 @@
 stale.
 """
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from dpsims.data import Batch
 from dpsims.evaluation.segmentation import (
     ConfusionMatrix,
     Segmenter,
     cached_segmenter,
+    load_segmenter,
+    score_segmenter,
     segmenter_key,
     train_segmenter,
 )
@@ -84,6 +89,35 @@ def test_segmenter_keeps_any_size(size):
     assert prediction.shape == (2, *size) and prediction.dtype == torch.int64
 
 
+def test_answers_at_another_size_are_of_interpolated_logits():
+    torch.manual_seed(0)
+    segmenter, image = Segmenter(3, (4, 8)), torch.rand(3, 3, 8, 12)
+    with torch.no_grad():
+        logits = segmenter.eval()(image)
+    wanted = torch.nn.functional.interpolate(logits, (19, 30), mode="bilinear", align_corners=False)
+    assert torch.equal(segmenter.predict(image, (19, 30)), wanted.argmax(1))
+    assert torch.equal(segmenter.predict(image, (8, 12)), segmenter.predict(image))
+    assert torch.equal(segmenter.predict(image[1:], (19, 30)), segmenter.predict(image, (19, 30))[1:])
+
+
+def test_the_score_counts_evaluated_classes_of_all_batches():
+    class Judge:
+        num_classes, key, weights = 2, {}, ""
+
+        def predict(self, image, size=None):
+            return (image[:, 0] > 0).long()
+
+    label = torch.tensor([[[0, 0, 1, 2]]])  # 2: unlabelled
+    image = torch.tensor([-1.0, 1.0, 1.0, 1.0]).view(1, 1, 1, 4).expand(1, 3, 1, 4)
+    score = score_segmenter(Judge(), [Batch(image, label)] * 2, Pairs.space)
+    assert score == {
+        "images": 2,
+        "miou": 0.5,
+        "pixel_accuracy": pytest.approx(2 / 3),
+        "iou": {"sky": 0.5, "road": 0.5},
+    }
+
+
 def test_default_segmenter_has_about_a_million_parameters():
     assert 0.7e6 < sum(p.numel() for p in Segmenter(11).parameters()) < 1.5e6
 
@@ -134,24 +168,36 @@ def test_save_and_load_keep_weights_and_key(tmp_path):
     segmenter.key = segmenter_key(Pairs("a", "b"), 64, 80, 100, 0)
     segmenter.save(path)
     assert [p.name for p in path.parent.iterdir()] == ["segmenter.safetensors"]  # no half-written file stays
-    loaded = Segmenter.load(path, segmenter.key)
+    loaded = load_segmenter(path, segmenter.key)
     torch.testing.assert_close(loaded(image), segmenter(image))
     assert not loaded.training
+
+
+def test_files_of_before_still_load(tmp_path):
+    """Without a kind or a score."""
+    segmenter, path = Segmenter(2, (4, 8)), tmp_path / "old.safetensors"
+    meta = {"num_classes": 2, "channels": [4, 8], "key": {"version": 2}}
+    save_file(segmenter.state_dict(), path, {"dpsims.segmenter": json.dumps(meta)})
+    loaded = load_segmenter(path, {"version": 2})
+    assert isinstance(loaded, Segmenter) and loaded.score is None and loaded.weights == segmenter.weights
+    loaded.score = {"miou": 0.25}
+    loaded.save(path)
+    assert load_segmenter(path).score == {"miou": 0.25}
 
 
 def test_a_stale_or_damaged_file_is_noticed(tmp_path):
     path = tmp_path / "segmenter.safetensors"
     Segmenter(2, (4,), segmenter_key(Pairs("a", "b"), 64, 80, 100, 0)).save(path)
     with pytest.raises(ValueError, match="height: 64, not 96"):
-        Segmenter.load(path, segmenter_key(Pairs("a", "b"), 96, 80, 100, 0))
+        load_segmenter(path, segmenter_key(Pairs("a", "b"), 96, 80, 100, 0))
     with pytest.raises(ValueError, match="digest"):
-        Segmenter.load(path, segmenter_key(Pairs("a", "c"), 64, 80, 100, 0))
+        load_segmenter(path, segmenter_key(Pairs("a", "c"), 64, 80, 100, 0))
     corrected = Pairs("a", "b", label=1)
     with pytest.raises(ValueError, match="digest"):
-        Segmenter.load(path, segmenter_key(corrected, 64, 80, 100, 0))
+        load_segmenter(path, segmenter_key(corrected, 64, 80, 100, 0))
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"segmenter\.safetensors.*delete"):
-        Segmenter.load(path)
+        load_segmenter(path)
 
 
 def test_cache_trains_once_and_again_when_stale(tmp_path):

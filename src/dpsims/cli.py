@@ -15,19 +15,15 @@ from typing import Annotated, Any
 import typer
 
 from dpsims.commands.data import data_app
+from dpsims.commands.evaluate import evaluate
 from dpsims.commands.fields import plain_value, with_field_options
-from dpsims.commands.parts import PLAIN, writable, writable_file
+from dpsims.commands.parts import PLAIN, Device, Model, Seed, writable, writable_file
+from dpsims.commands.segmenter import segmenter_app
 from dpsims.writing import write_whole
 
 app = typer.Typer(help="From label maps to photo-like images: DP-SIMS.", **PLAIN)
 app.add_typer(data_app, name="data")
-
-Model = Annotated[str, typer.Argument(help="run directory, checkpoint, or `scenes` (ships with the package)")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="another seed, other pictures")]
-_FEATURES_HELP = (
-    "network of a Frechet distance; may be given several times [default: the discriminator's backbone]"
-)
+app.add_typer(segmenter_app, name="segmenter")
 
 
 def train(
@@ -93,98 +89,14 @@ def generate(
     print(f"{count} pictures in {out}")
 
 
-@app.command()
-def evaluate(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL|IMAGE_DIR",
-            help="run directory, checkpoint, `scenes`, or a folder of pictures that any program made, named "
-            "as the label maps",
-        ),
-    ],
-    data: Annotated[
-        str | None, typer.Option(help="folder of the data set [default: new scenes, for a model of scenes]")
-    ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="how DIR is laid out [default: as the set that the model was trained on]",
-        ),
-    ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures into this file")] = None,
-    html_file: Annotated[
-        Path | None, typer.Option("--html", help="write a page with figures and pictures into this file")
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HEIGHTxWIDTH",
-            help="size at which a folder's pictures are compared [default: the first's]",
-        ),
-    ] = None,
-    split: Annotated[
-        str,
-        typer.Option(
-            metavar="train|val|test",
-            help="real pictures to compare with; `test` of a benchmark is its official validation split",
-        ),
-    ] = "test",
-    features: Annotated[list[str] | None, typer.Option(help=_FEATURES_HELP, metavar="NAME[=WEIGHTS]")] = None,
-    segmenter: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|hf:NAME",
-            help="file of a trained one, or a Hugging Face model by name or folder [default: trained once "
-            "and kept]",
-        ),
-    ] = None,
-    segmenter_classes: Annotated[
-        Path | None,
-        typer.Option(help="YAML or JSON {class of the Hugging Face model: class of the data set, or null}"),
-    ] = None,
-    segmenter_images: Annotated[int, typer.Option(min=1, help="pictures to train the segmenter on")] = 6000,
-    grid: Annotated[
-        Path | None, typer.Option(help="write label maps, real and generated pictures into it")
-    ] = None,
-    untrained: Annotated[
-        bool, typer.Option("--untrained", help="measure the untrained generator, too")
-    ] = False,
-    seed: Seed = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="decides which noise a map gets")] = 16,
-    device: Device = "auto",
-) -> None:
-    """Measure a model: realism (Frechet distance), layout (mIoU by a segmenter), diversity."""
-    for file, option in ((json_file, "--json"), (html_file, "--html"), (grid, "--grid")):
-        if file is not None:
-            writable_file(file, option)
-
-    from dpsims import evaluating
-
-    evaluating.evaluate_model(
-        model, data, source=source, split=split, size=_size(size), features=features or [],
-        segmenter=segmenter, segmenter_images=segmenter_images, segmenter_classes=segmenter_classes,
-        json_file=json_file, html_file=html_file, grid=grid, untrained=untrained, seed=seed,
-        batch_size=batch_size, device=device,
-    )  # fmt: skip
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    """`256x512` -> (256, 512)."""
-    if text is None:
-        return None
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) > 0 and int(width) > 0):
-        raise ValueError(f"--size {text}: give HEIGHTxWIDTH, such as 256x512")
-    return int(height), int(width)
+app.command()(evaluate)
 
 
 @app.command()
 def compare(
     reports: Annotated[list[Path], typer.Argument(metavar="REPORT.json ...", help="of `evaluate --json`")],
     html_file: Annotated[Path | None, typer.Option("--html", help="write a page into this file")] = None,
-    classes: Annotated[bool, typer.Option("--classes", help="also the IoU of each class")] = False,
+    classes: Annotated[bool, typer.Option("--classes", help="also IoU and diversity of each class")] = False,
     force: Annotated[bool, typer.Option("--force", help="also where the figures do not compare")] = False,
 ) -> None:
     """Reports side by side; refuses figures of other data, sizes, counts or networks."""

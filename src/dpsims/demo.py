@@ -8,7 +8,8 @@ from typing import Any
 
 from dpsims.config import Recipe
 from dpsims.evaluation import summary, text_table
-from dpsims.measuring import Bench, feature_networks, say
+from dpsims.instruments import feature_networks, say
+from dpsims.measuring import Bench
 from dpsims.recipes import load_recipe
 from dpsims.synthesis import Synthesizer
 from dpsims.training import train

@@ -2,81 +2,53 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+import dpsims
 from dpsims.checkpoint import Model
-from dpsims.config import BackboneConfig, DataConfig, from_dict
-from dpsims.data import Batch, Source, Split, fixed_batches, open_source, training_batches
+from dpsims.config import DataConfig
+from dpsims.data import Batch, Source, Split, fixed_batches, open_source
+from dpsims.data.batches import resize_map, resize_picture
 from dpsims.evaluation import (
     PooledFeatures,
     RealReference,
-    Segmenter,
-    cached_segmenter,
     contact_sheet,
     evaluate,
     measure_real,
     rows_of,
     segmenter_key,
-    train_segmenter,
 )
-from dpsims.evaluation.huggingface import PREFIX, HuggingFaceSegmenter
-from dpsims.evaluation.inception import InceptionFeatures, cache_folder
-from dpsims.models.backbones import load_backbone
+from dpsims.evaluation.features import weights_digest
+from dpsims.evaluation.huggingface import PREFIX
+from dpsims.evaluation.inception import to_bytes
+from dpsims.evaluation.lpips import make_lpips
+from dpsims.evaluation.progress import Progress
+from dpsims.evaluation.protocols import DEFAULT, Protocol
+from dpsims.evaluation.run import METRICS, Generate, Settings
+from dpsims.instruments import open_segmenter
 from dpsims.models.generator import Generator
 from dpsims.pictures import PictureFolder
 from dpsims.synthesis import Synthesizer, pick_device
 from dpsims.training.ema import reestimate_batchnorm
 
-SEGMENTER_BATCH = 8
-FEATURE_SIDE = 128  # smaller pictures are enlarged towards this before a named network sees them
-
-
-def feature_networks(
-    names: Sequence[str], size: tuple[int, int], about: dict[str, Any]
-) -> list[PooledFeatures]:
-    """Networks of the Frechet distances, each `NAME` or `NAME=WEIGHTS`; none: the discriminator's backbone.
-
-    size: (height, width) of the pictures; about: the model's notes, which name that backbone. Raises
-    ValueError as `load_backbone` does, and where the model does not say.
-    """
-    if not names:
-        if "backbone" not in about:
-            raise ValueError(
-                "the model does not name its backbone; say whose features to use: --features NAME=WEIGHTS"
-            )
-        config = from_dict(BackboneConfig, about["backbone"], where="model.json")
-        return [PooledFeatures(load_backbone(config), config.name)]
-    # of the pictures' size alone: comparable between models
-    scale = min(2.0, max(1.0, FEATURE_SIDE / min(size)))
-    networks: list[PooledFeatures] = []
-    for name, _, weights in (text.partition("=") for text in names):
-        if name == "inception":
-            networks.append(InceptionFeatures(weights or None))
-            continue
-        networks.append(
-            PooledFeatures(load_backbone(BackboneConfig(name, weights or "pretrained", scale)), name)
-        )
-    return networks
+Contestant = Synthesizer | PictureFolder
 
 
 class Bench:
     """A data set at one size, with all that models are measured by on it; parts are made when first needed.
 
-    data: its height and width are the size; names: see `feature_networks`; segmenter: a file, `hf:NAME` for a
-    model of Hugging Face (`segmenter_classes`: the file that maps its classes), or None for one that is
-    trained on the real training pictures (`segmenter_images` of them) and kept in the user's cache.
+    data: its height and width are the size; networks: see `feature_networks`; segmenter, segmenter_images and
+    segmenter_classes: see `open_segmenter`; lpips: see `make_lpips`; protocol: how figures are taken; keep:
+    folder from which a killed evaluation goes on (see `forget`). `real` are the pictures of the split,
+    `train` the training ones.
     """
 
     def __init__(
@@ -85,13 +57,20 @@ class Bench:
         networks: Sequence[PooledFeatures],
         *,
         split: Split = "test",
+        protocol: Protocol = DEFAULT,
+        metrics: Collection[str] = METRICS,
         segmenter: str | Path | None = None,
         segmenter_images: int = 6000,
         segmenter_classes: str | Path | None = None,
+        lpips: str | None = None,
+        seed: int = 0,
         batch_size: int = 16,
         device: str = "auto",
+        keep: Path | None = None,
     ) -> None:
         self.data, self.networks, self.batch_size = data, list(networks), batch_size
+        self.protocol, self.metrics, self.split, self.seed = protocol, metrics, split, seed
+        self.size = (data.height, data.width)
         self.device = pick_device(device)
         for network in self.networks:
             network.backbone.to(self.device)
@@ -104,100 +83,115 @@ class Bench:
                     "more; add pictures, or measure on another --split"
                 )
         self.space = self.real.space
-        self._segmenter_file, self._segmenter_images = segmenter, segmenter_images
-        self._segmenter_classes = segmenter_classes
         if segmenter_classes is not None and not str(segmenter).startswith(PREFIX):
             raise ValueError(
                 f"--segmenter-classes {segmenter_classes}: maps the classes of a Hugging Face model; name it "
                 f"with --segmenter {PREFIX}NAME, or leave the option out"
             )
+        self._segmenter = (segmenter, segmenter_images, segmenter_classes)
+        self._lpips, self._keep = lpips, keep
+        self._kept: list[Progress] = []
 
-    def batches_of(self, source: Any) -> Callable[[], Iterator[Batch]]:
-        return lambda: fixed_batches(source, self.data.height, self.data.width, self.batch_size)
+    def batches_of(self, source: Source) -> Callable[[int], Iterator[Batch]]:
+        """Passes over a source, from a picture's number on."""
+        resize = self.protocol.resize
+        return lambda first=0: fixed_batches(
+            source, *self.size, self.batch_size, chosen=range(first, len(source)), resize=resize
+        )
+
+    def maps(self, first: int) -> Iterator[list[Tensor]]:
+        """The label maps of the split's batches at the sizes at which layouts are compared."""
+        size = self.protocol.maps
+        for start in range(first, len(self.real), self.batch_size):
+            whole = range(start, min(start + self.batch_size, len(self.real)))
+            labels = [torch.from_numpy(self.real.load(i)[1]) for i in whole]
+            yield labels if isinstance(size, str) else [resize_map(label, size) for label in labels]
 
     @cached_property
-    def segmenter(self) -> Segmenter:
-        if str(self._segmenter_file).startswith(PREFIX):
-            name = str(self._segmenter_file).removeprefix(PREFIX)
-            say(f"loading {self._segmenter_file}")  # may have to be fetched
-            judge = HuggingFaceSegmenter(name, self.space.evaluation, self._segmenter_classes, self.device)
-            for notice in judge.notices:
-                say(f"note: {notice}")
-            return cast(Segmenter, judge)  # has all of it that a measurement uses
-        if self._segmenter_file is not None:
-            found = Segmenter.load(self._segmenter_file, device=self.device)
-            counted = list(self.space.evaluation.names)
-            told = found.key.get("classes", [f"class {i}" for i in range(found.num_classes)])
-            if len(told) != len(counted) or (found.key and told != counted):
-                raise ValueError(
-                    f"{self._segmenter_file}: tells other classes apart ({_some(told)}) than evaluation "
-                    f"counts ({_some(counted)}); leave out --segmenter to have one trained"
-                )
-            return found
-        key = segmenter_key(self.train, self.data.height, self.data.width, self._segmenter_images, seed=0)
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-        path = cache_folder() / f"segmenter-{digest}.safetensors"
-        return cached_segmenter(path, key, self._train_segmenter, self.device)[0]
-
-    def _train_segmenter(self) -> Segmenter:
-        say(f"training a segmenter on {self._segmenter_images} real pictures (once; it is kept)")
-        said = time.monotonic()
-
-        def progress(seen: int, loss: float) -> None:
-            nonlocal said
-            if time.monotonic() - said > 15:
-                said = time.monotonic()
-                say(f"  segmenter: {seen}/{self._segmenter_images} pictures, loss {loss:.3f}")
-
-        table, counted = torch.from_numpy(self.space.evaluation_table), self.space.evaluation.num_classes
-        batches = training_batches(self.train, replace(self.data, workers=0), SEGMENTER_BATCH, seed=0)
-        mapped = (Batch(image, table[label]) for image, label in batches)
-        return train_segmenter(mapped, counted, self._segmenter_images, device=self.device, progress=progress)
+    def settings(self) -> Settings:
+        name, images, classes = self._segmenter
+        layout, diversity = "layout" in self.metrics, "diversity" in self.metrics
+        lpips = make_lpips(self._lpips, self.device) if self._lpips and diversity else None  # may be refused
+        return Settings(
+            self.space,
+            self.networks,
+            open_segmenter(name, self.train, self.data, self.device, images, classes) if layout else None,
+            lpips,
+            metrics=self.metrics,
+            diversity_samples=self.protocol.diversity_samples,
+            diversity_maps=self.protocol.diversity_maps,
+            maps=None if self.protocol.maps == "picture" else self.maps,
+        )
 
     @cached_property
     def reference(self) -> RealReference:
         """Real training pictures against the real pictures of the split."""
-        return measure_real(
-            self.batches_of(self.train),
-            self.batches_of(self.real),
-            space=self.space,
-            networks=self.networks,
-            segmenter=self.segmenter,
-        )
+        train, real = self.batches_of(self.train), self.batches_of(self.real)
+        return measure_real(train, real, self.settings, self._progress({}))
 
-    def measure(self, model: Synthesizer | PictureFolder, seed: int = 0) -> dict[str, Any]:
-        """The report of `evaluation.evaluate`, with names. Raises ValueError as `check` and `evaluate` do."""
+    def measure(self, model: Contestant, seed: int | None = None) -> dict[str, Any]:
+        """The report of `evaluation.evaluate`, with names, protocol and digests.
+
+        seed: of the noise, the bench's where not given. Raises ValueError as `check` and `evaluate` do.
+        """
         self.check(model)
+        seed = self.seed if seed is None else seed
+        settings = self.settings
+        if isinstance(model, PictureFolder):
+            settings = replace(settings, diversity_samples=model.samples_per_map)
+            weights = {"pictures": model.identity}
+        else:
+            weights = {"model": weights_digest(model.generator)}
+        progress = self._progress({**weights, "seed": seed, "samples": settings.diversity_samples})
         report = evaluate(
-            model.generate,
+            self.painter(model, seed),
             self.batches_of(self.train),
             self.batches_of(self.real),
-            space=self.space,
-            networks=self.networks,
-            segmenter=self.segmenter,
+            settings,
             reference=self.reference,
-            seed=seed,
-            diversity_samples=model.samples_per_map if isinstance(model, PictureFolder) else 2,
+            progress=progress,
         )
-        for row in (*report["worst"], *report["neighbours"]):
+        for row in (*report.get("worst", ()), *report.get("neighbours", ())):
             row["name"] = self.real.names[row["index"]]
             if "nearest" in row:
                 row["nearest_name"] = self.train.names[row["nearest"]]
+        used = replace(self.protocol, diversity_samples=settings.diversity_samples)
+        report["protocol"] = used.record(self.size, self.split, seed)
+        report["seeds"] = {"generate": seed}
+        report["weights"] |= weights
         return report
 
-    def picture(self, model: Synthesizer | PictureFolder, index: int, seed: int = 0) -> Tensor:
-        """The very picture (1, 3, h, w) that `measure` saw of map `index`."""
-        label = self.pair(self.real, index).label
+    def painter(self, model: Contestant, seed: int = 0) -> Generate:
+        """The model's pictures at the bench's size, as they are when they were saved: in bytes.
+
+        A model of another size works at its own, and its pictures are resized. Picture number n of sample m
+        has the noise of (seed + m, n), as `dpsims generate --seed` of all maps in order.
+        """
         if isinstance(model, PictureFolder):
-            return model.generate(label, index)
-        start = index // self.batch_size * self.batch_size
-        return model.generate(label, seed + start, first=index - start)
+            return model.generate
+
+        def generate(label: Tensor, indices: Sequence[int], sample: int) -> Tensor:
+            if model.size != self.size:
+                label = torch.stack([resize_map(one, model.size) for one in label])
+            image = model.generate_numbered(label, indices, sample, seed)
+            if not torch.isfinite(image).all():
+                return image  # for the message: bytes would hide it
+            pixels = to_bytes(image)
+            if model.size != self.size:
+                pixels = torch.stack([resize_picture(one, self.size, self.protocol.resize) for one in pixels])
+            return pixels.float() / 127.5 - 1
+
+        return generate
+
+    def picture(self, model: Contestant, index: int, sample: int = 0) -> Tensor:
+        """The picture (1, 3, h, w) that `measure` saw of map `index`."""
+        return self.painter(model, self.seed)(self.pair(self.real, index).label, [index], sample)
 
     def pair(self, source: Source, index: int) -> Batch:
         """One pair of a source as a batch, at the bench's size."""
-        return next(fixed_batches(source, self.data.height, self.data.width, 1, chosen=[index]))
+        return next(fixed_batches(source, *self.size, 1, chosen=[index], resize=self.protocol.resize))
 
-    def check(self, model: Synthesizer | PictureFolder) -> None:
+    def check(self, model: Contestant) -> None:
         """ValueError where the model's classes are not the data's, in the data's order."""
         mine, theirs = ([n.casefold() for n in space.names] for space in (model.space, self.space))
         if mine != theirs:
@@ -215,13 +209,10 @@ class Bench:
 
         The same model twice: another noise.
         """
-        size = (self.data.height, self.data.width)
         label_rows = []
-        for image, label in fixed_batches(self.real, *size, 1, rows):
-            seeds = [sum(other is model for other in models[:i]) for i, model in enumerate(models)]
-            fakes = [
-                m.generate(label, seed, first=len(label_rows)) for m, seed in zip(models, seeds, strict=True)
-            ]
+        for number, (image, label) in enumerate(fixed_batches(self.real, *self.size, 1, rows)):
+            samples = [sum(other is model for other in models[:i]) for i, model in enumerate(models)]
+            fakes = [self.painter(m)(label, [number], s) for m, s in zip(models, samples, strict=True)]
             label_rows += rows_of(label, image if real else None, fakes, self.space.palette)
         return contact_sheet(label_rows, ["label map", *(["real"] if real else []), *titles])
 
@@ -230,14 +221,30 @@ class Bench:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             generator = Generator(model.generator.config).eval().requires_grad_(False)
-        labels = (b.label for b in fixed_batches(self.train, self.data.height, self.data.width, 16, 256))
+        labels = (b.label for b in fixed_batches(self.train, *model.size, 16, 256))
         generator = reestimate_batchnorm(generator, labels)
         return Synthesizer(Model(generator, model.space, *model.size, about={}), str(self.device))
+
+    def _progress(self, model: dict[str, Any]) -> Progress | None:
+        """Where an evaluation of the model (none: of the real pictures) keeps what it has gathered."""
+        if self._keep is None:
+            return None
+        settings = self.settings
+        segmenter = settings.segmenter.key if settings.segmenter is not None else None
+        networks = [(n.name, n.title, n.weights) for n in settings.networks]
+        lpips = settings.lpips and (settings.lpips.name, settings.lpips.weights)
+        digests = [segmenter_key(source, *self.size, 0, 0)["digest"] for source in (self.train, self.real)]
+        about = [digests, self.split, asdict(self.protocol), self.size, self.batch_size, sorted(self.metrics)]
+        about += [networks, segmenter, lpips, list(self.space.names), self.device.type]
+        key = {"about": about, "model": model, "versions": [dpsims.__version__, torch.__version__]}
+        self._kept.append(Progress(self._keep, key))
+        return self._kept[-1]
+
+    def forget(self) -> None:
+        """Remove what was kept to go on from, were the process killed: all is written."""
+        for progress in self._kept:
+            progress.clear()
 
 
 def _some(names: list[str]) -> str:
     return f"{len(names)}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

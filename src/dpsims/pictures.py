@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +11,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2.functional import resize
 
+from dpsims.data.batches import Resize, resize_picture
 from dpsims.data.files import IMAGE_SUFFIXES, files_with, read_image
-from dpsims.evaluation.run import NEXT_SAMPLE
 from dpsims.labels import LabelSpace
 
 
@@ -24,14 +23,20 @@ class PictureFolder:
     names: the pairs of the split, in its order. The picture of NAME is NAME.png (or .jpg, .webp), or else the
     one file whose name begins with `NAME_` (programs keep endings such as `_leftImg8bit`). Further samples of
     a map, for diversity, are NAME_1.png, NAME_2.png ... beside NAME_0.png. size: (height, width) that all
-    pictures are brought to; None takes the first one's. Raises ValueError where a map has no picture, or
-    several that could be meant.
+    pictures are brought to, by the filter `resize`; None takes the first one's. Raises ValueError where a map
+    has no picture, or several that could be meant.
     """
 
     def __init__(
-        self, folder: str | Path, names: Sequence[str], space: LabelSpace, size: tuple[int, int] | None = None
+        self,
+        folder: str | Path,
+        names: Sequence[str],
+        space: LabelSpace,
+        size: tuple[int, int] | None = None,
+        resize: Resize = "bilinear",
     ) -> None:
         self.folder, self.space = Path(folder), space
+        self.resize: Resize = resize
         self.about: dict[str, Any] = {}
         files = files_with(self.folder, IMAGE_SUFFIXES)
         self.samples = _match(self.folder, files, names)
@@ -42,16 +47,23 @@ class PictureFolder:
         """How many pictures every map has."""
         return min(map(len, self.samples))
 
-    def generate(self, label: Int[Tensor, "b h w"], seed: int) -> Float[Tensor, "b 3 h w"]:
-        """The pictures in [-1, 1] of as many maps as `label` has; `seed` says which (see `evaluate`)."""
-        sample, first = divmod(seed, NEXT_SAMPLE)
-        files = [self.samples[first + i][sample] for i in range(len(label))]
-        return torch.stack([self._read(file) for file in files])
+    @property
+    def identity(self) -> str:
+        """A digest of names, sizes and times of the files: other pictures, another one."""
+        files = (file for samples in self.samples for file in samples)
+        told = ((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+        return hashlib.sha256(repr(list(told)).encode()).hexdigest()[:16]
+
+    def generate(
+        self, label: Int[Tensor, "b h w"], indices: Sequence[int], sample: int
+    ) -> Float[Tensor, "b 3 h w"]:
+        """The pictures in [-1, 1] of the maps of these numbers (see `dpsims.evaluation.run.Generate`)."""
+        return torch.stack([self._read(self.samples[index][sample]) for index in indices])
 
     def _read(self, file: Path) -> Float[Tensor, "3 h w"]:
         image = torch.from_numpy(read_image(file)).permute(2, 0, 1)
         if image.shape[1:] != self.size:
-            image = resize(image, list(self.size), InterpolationMode.BICUBIC, antialias=True)
+            image = resize_picture(image, self.size, self.resize)
         return image.float() / 127.5 - 1
 
 

@@ -3,6 +3,7 @@ this."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -54,6 +55,16 @@ class Synthesizer:
         batched."""
         rngs = (torch.Generator().manual_seed(seed * 1_000_003 + first + i) for i in range(batch))
         return torch.cat([self.generator.sample_noise(1, rng) for rng in rngs])
+
+    def generate_numbered(
+        self, label: Int[Tensor, "b h w"], indices: Sequence[int], sample: int = 0, seed: int = 0
+    ) -> Float[Tensor, "b 3 h w"]:
+        """`generate` for maps of any numbers in their split; sample 0, 1 ...: other noise.
+
+        Sample m of map n has the noise of (seed + m, n), whatever batch it is in.
+        """
+        noise = torch.cat([self.noise(1, seed + sample, index) for index in indices])
+        return self.generate(label, noise=noise)
 
     @torch.inference_mode()
     def generate(

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 PLAIN: dict[str, Any] = {
     "add_completion": False,
     "pretty_exceptions_enable": False,
     "rich_markup_mode": None,
 }
+
+Model = Annotated[str, typer.Argument(help="run directory, checkpoint, or `scenes` (ships with the package)")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="another seed, other pictures")]
 
 
 def writable_file(file: Path, option: str) -> None:

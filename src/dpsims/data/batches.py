@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from dpsims.data.base import Batch, Source, epoch_order
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 Sample = tuple[UInt8[Tensor, "3 h w"], Int64[Tensor, "h w"]]
+Resize = Literal["bilinear", "bicubic"]
+"""Filters that bring pictures to a size, both antialiased; label maps take the nearest pixel always."""
 
 
 def training_batches(
@@ -65,10 +68,12 @@ def fixed_batches(
     batch_size: int,
     limit: int | None = None,
     chosen: Sequence[int] | None = None,
+    resize: Resize = "bilinear",
 ) -> Iterator[Batch]:
     """Whole pictures at height x width, in order, nothing random; the last batch may be smaller.
 
-    `limit` takes that many pairs, evenly spaced over the source; `chosen` takes these.
+    `limit` takes that many pairs, evenly spaced over the source; `chosen` takes these. resize: filter of the
+    pictures.
     """
     _check_size(height, width)
     if batch_size < 1:
@@ -77,7 +82,7 @@ def fixed_batches(
         count = len(source)
         wanted = count if limit is None else min(limit, count)
         chosen = [k * count // wanted for k in range(wanted)]
-    return _load_fixed(source, chosen, (height, width), batch_size)
+    return _load_fixed(source, chosen, (height, width), batch_size, resize)
 
 
 def _load_training(samples: _TrainingSamples, numbers: Iterator[list[int]], workers: int) -> Iterator[Batch]:
@@ -101,11 +106,11 @@ def _load_training(samples: _TrainingSamples, numbers: Iterator[list[int]], work
 
 
 def _load_fixed(
-    source: Source, chosen: Sequence[int], size: tuple[int, int], batch_size: int
+    source: Source, chosen: Sequence[int], size: tuple[int, int], batch_size: int, resize: Resize
 ) -> Iterator[Batch]:
     for start in range(0, len(chosen), batch_size):
         pairs = [source.load(i) for i in chosen[start : start + batch_size]]
-        yield _collate([_cut(image, label, (0, 0, *label.shape), size) for image, label in pairs])
+        yield _collate([_cut(image, label, (0, 0, *label.shape), size, resize) for image, label in pairs])
 
 
 class _Numbers:
@@ -183,22 +188,30 @@ def _on_a_class(box: Box, label: np.ndarray, num_classes: int, rng: np.random.Ge
     return int(top), int(left), height, width
 
 
-def _cut(image: np.ndarray, label: np.ndarray, box: Box, size: tuple[int, int]) -> Sample:
+def _cut(
+    image: np.ndarray, label: np.ndarray, box: Box, size: tuple[int, int], filter: Resize = "bilinear"
+) -> Sample:
     """The same box of picture and map, at `size`."""
-    pixels = crop(torch.from_numpy(image).permute(2, 0, 1), *box)[None]
-    classes = crop(torch.from_numpy(label)[None], *box)
+    pixels = crop(torch.from_numpy(image).permute(2, 0, 1), *box)
+    classes = crop(torch.from_numpy(label), *box)
+    return resize_picture(pixels, size, filter), resize_map(classes, size)
+
+
+def resize_picture(
+    image: UInt8[Tensor, "3 h w"], size: tuple[int, int], filter: Resize = "bilinear"
+) -> UInt8[Tensor, "3 H W"]:
+    """A picture at `size`; in bytes, whichever filter."""
     # in this memory layout, and in bytes, the resampling is up to twice as fast
-    pixels = resize(
-        pixels.contiguous(memory_format=torch.channels_last),
-        list(size),
-        InterpolationMode.BILINEAR,
-        antialias=True,
-    )
-    few = int(classes.max()) < 256
+    pixels = image[None].contiguous(memory_format=torch.channels_last)
+    return resize(pixels, list(size), InterpolationMode(filter), antialias=True)[0]
+
+
+def resize_map(label: Int64[Tensor, "h w"], size: tuple[int, int]) -> Int64[Tensor, "H W"]:
+    """A label map at `size`."""
+    classes = label.byte() if int(label.max()) < 256 else label
     # `nearest-exact` takes the pixel in the middle, as the picture's own resampling is centred; plain
     # `nearest` takes the top left one and so shifts the map against the picture.
-    classes = resize(classes.byte() if few else classes, list(size), InterpolationMode.NEAREST_EXACT)
-    return pixels[0], classes[0].long()
+    return resize(classes[None], list(size), InterpolationMode.NEAREST_EXACT)[0].long()
 
 
 def _collate(samples: list[Sample]) -> Batch:

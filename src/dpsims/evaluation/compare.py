@@ -7,11 +7,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dpsims.evaluation.figures import MEASURES, Figure, class_figures, figures, in_order, number
+from dpsims.evaluation.figures import (
+    MEASURES,
+    Figure,
+    class_figures,
+    figures,
+    in_order,
+    number,
+    region_measure,
+)
 from dpsims.evaluation.markup import Html, document, plain, table, tag
 from dpsims.evaluation.reading import read_report
 
 _NOT_GIVEN = "not given"
+_OF_DIVERSITY = ("diversity", "diversity_features", "lpips", "diversity_regions")
+_OF_UTILITY = ("images", "seeds", "size", "pairs", "test")
 
 
 @dataclass(frozen=True)
@@ -22,6 +32,7 @@ class Row:
     better: str  # "lower" or "higher"
     cells: list[Figure | None]
     best: list[bool]
+    key: str  # of the measure in a report
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,7 @@ class Comparison:
 
     columns: list[str]
     rows: list[Row]
-    classes: list[Row]  # the IoU of each class
+    classes: list[Row]  # the figures of each class: IoU, diversity inside regions
     setting: str  # what all have in common, in a line
     notes: list[str]
 
@@ -38,8 +49,8 @@ class Comparison:
 def compare_reports(files: Sequence[Path], force: bool = False, classes: bool = False) -> str:
     """The reports as a text table, a column each; the best of a row has a "*", notes follow below.
 
-    force: figures that do not compare become a note. classes: also the IoU of each class. Raises ValueError
-    as `compare`.
+    force: figures that do not compare become a note. classes: also IoU and diversity of each class. Raises
+    ValueError as `compare`.
     """
     found = compare(files, force)
     lines = [["", "better", *(f"{column} " for column in found.columns)]]
@@ -56,7 +67,7 @@ def compare_reports(files: Sequence[Path], force: bool = False, classes: bool = 
 
 
 def to_html(files: Sequence[Path], force: bool = False) -> str:
-    """The same as a page that stands alone, the IoU of each class folded. Raises ValueError as `compare`."""
+    """The same as a page that stands alone, classes folded. Raises ValueError as `compare`."""
     found = compare(files, force)
 
     def lines(rows: Sequence[Row]) -> list[list[object]]:
@@ -69,9 +80,10 @@ def to_html(files: Sequence[Path], force: bool = False) -> str:
         parts.append(tag("section", tag("h2", "Read this first"), notes, class_="warnings"))
     about = "\u2193: lower is better, \u2191: higher is better. An asterisk marks the best of the models."
     parts.append(table(head, lines(found.rows), about))
-    if found.classes:
-        of_classes = table(head, lines(found.classes), "IoU of each class")
-        parts.append(tag("details", tag("summary", "IoU of each class"), of_classes))
+    for title, layout in (("IoU of each class", True), ("Diversity inside regions", False)):
+        rows = [row for row in found.classes if (row.key == "miou") == layout]
+        if rows:
+            parts.append(tag("details", tag("summary", title), table(head, lines(rows), title)))
     return document("Models side by side", Html().join(parts))
 
 
@@ -79,8 +91,8 @@ def compare(files: Sequence[Path], force: bool = False) -> Comparison:
     """Read reports and put their figures side by side.
 
     Raises ValueError for fewer than two files, for one that cannot be read or is no report, and (not with
-    `force`) for figures that do not compare: of other data, size, split, protocol, counts, segmenter or
-    network weights. Other seeds and versions are a note.
+    `force`) for figures that do not compare: of other data, size, split, protocol, counts, segmenter, network
+    weights or trainings. Other seeds and versions are a note.
     """
     if len(files) < 2:
         raise ValueError(f"{len(files)} reports: a comparison needs at least two")
@@ -103,7 +115,8 @@ def compare(files: Sequence[Path], force: bool = False) -> Comparison:
     classes = _rows([*map(class_figures, reports)], [*map(class_figures, real)])
     name = _protocol(reports[0])
     if name and not any(field.startswith("protocol") for field, *_ in refused):
-        rows = [replace(row, name=f"{row.name}, {name}") for row in rows]
+        # trainings are not what a protocol is about
+        rows = [row if row.key == "utility" else replace(row, name=f"{row.name}, {name}") for row in rows]
     if any(real):
         columns.append("real")
     else:
@@ -144,23 +157,48 @@ def _differences(
 
 def _settings(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What the figures of a report depend on, by dotted field, in groups of figures."""
-    counts = report.get("counts") or {}
-    of_diversity = {f"counts.{key}": counts[key] for key in counts if "diversity" in key}
-    general = {key: report.get(key) for key in ("data", "size", "split", "protocol", "seeds", "versions")}
-    general["counts"] = {key: counts[key] for key in counts if "diversity" not in key}
+    counts, protocol = report.get("counts") or {}, report.get("protocol")
+    weights, titles = report.get("weights") or {}, report.get("frechet_titles") or {}
+    asked = protocol if isinstance(protocol, dict) else {"name": protocol}
+    of_diversity = {f"counts.{key}": value for key, value in counts.items() if "diversity" in key}
+    of_diversity |= {f"protocol.{key}": value for key, value in asked.items() if "diversity" in key}
+    general = {key: report.get(key) for key in ("data", "size", "split", "seeds", "versions")}
+    general["protocol"] = {k: v for k, v in asked.items() if k != "maps" and "diversity" not in k}
+    general["counts"] = {key: value for key, value in counts.items() if "diversity" not in key}
     groups = {"": dict(_flat(general))}
-    if report.get("diversity") is not None:
+    if any(_measured(report.get(key)) for key in _OF_DIVERSITY):
         groups["diversity"] = of_diversity
     if report.get("miou") is not None:
         layout = {"segmenter": report.get("segmenter"), "classes": list(report.get("iou") or ())}
-        groups["layout"] = dict(_flat(layout))
-    titles, weights = report.get("frechet_titles") or {}, report.get("weights") or {}
-    for measure in MEASURES:
-        for network in report.get(measure.key) or () if isinstance(report.get(measure.key), dict) else ():
-            groups[f"features {network}"] = dict(_flat({"weights": {network: weights.get(network)}}))
-            if measure.key.startswith("frechet"):
-                groups[f"title {network}"] = dict(_flat({"frechet_titles": {network: titles.get(network)}}))
+        layout |= {"weights": {"segmenter": weights.get("segmenter")}}
+        groups["layout"] = dict(_flat({**layout, "protocol": {"maps": asked.get("maps")}}))
+    utility = report.get("utility")
+    if utility is not None:
+        groups["utility"] = dict(_flat({"utility": {key: utility.get(key) for key in _OF_UTILITY}}))
+    for key, network, value in _by_network(report):
+        if _measured(value):
+            of = f"lpips {network}" if key == "lpips" else network
+            groups[f"features {of}"] = dict(_flat({"weights": {of: weights.get(of)}}))
+            if key.startswith("frechet"):
+                groups[f"title {of}"] = dict(_flat({"frechet_titles": {of: titles.get(of)}}))
     return groups
+
+
+def _by_network(report: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """(measure, network, figures) of all that was measured by a network."""
+    for measure in MEASURES:
+        values = report.get(measure.key)
+        if measure.key != "utility" and isinstance(values, dict):
+            yield from ((measure.key, network, value) for network, value in values.items())
+    for kind, values in (report.get("diversity_regions") or {}).items():
+        key = region_measure(kind)
+        if key != "diversity":
+            yield key, kind.removeprefix("lpips "), values
+
+
+def _measured(value: Any) -> bool:
+    """Whether a figure, or one of several, is there."""
+    return any(map(_measured, value.values())) if isinstance(value, dict) else value is not None
 
 
 def _flat(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
@@ -198,7 +236,8 @@ def _rows(models: list[dict[str, Figure]], real: list[dict[str, Figure]]) -> lis
         cells = [column.get(name) for column in models]
         if all(cell is None or cell.value is None for cell in cells):
             continue
-        known = [c.value for c in cells if c is not None and c.value is not None and c.value == c.value]
+        judged = [c for c in cells if c is not None and c.of_model]
+        known = [c.value for c in judged if c.value is not None and c.value == c.value]
         # one figure alone is not the best of anything
         best = (min if measure.better == "lower" else max)(known) if len(known) > 1 else None
         # what prints alike is marked alike
@@ -207,7 +246,7 @@ def _rows(models: list[dict[str, Figure]], real: list[dict[str, Figure]]) -> lis
         # real figures that differ belong to reports that do not compare: no column of theirs is right
         alike = all(number(figure.value) == number(measured[0].value) for figure in measured)
         cells.append(measured[0] if measured and alike else None)
-        rows.append(Row(plain(name), measure.better, cells, [*marks, False]))
+        rows.append(Row(plain(name), measure.better, cells, [*marks, False], measure.key))
     return rows
 
 

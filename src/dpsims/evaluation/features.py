@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 
 import torch
@@ -17,6 +18,9 @@ class PooledFeatures:
     `name` goes into every report: a distance in this space is the "Frechet distance (NAME features)". It is a
     FID only with the Inception network that FID is defined by.
     """
+
+    spatial = True
+    """whether `level` gives maps, so that features of a region can be had"""
 
     def __init__(self, backbone: nn.Module, name: str) -> None:
         self.backbone = backbone.eval()
@@ -34,11 +38,20 @@ class PooledFeatures:
     @torch.no_grad()
     def __call__(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """Pictures in [-1, 1], on any device, -> float32 vectors on the network's device."""
+        return self.level(image).mean(dim=(2, 3))
+
+    @torch.no_grad()
+    def level(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d i j"]:
+        """The coarsest maps, whose spatial mean the vectors are."""
         device = self.device
         # A bf16 training measures in float32 all the same: its figures compare with `dpsims evaluate`.
         with torch.autocast(device.type, enabled=False):
-            level = self.backbone(image.to(device, torch.float32))[-1]
-        return level.mean(dim=(2, 3))
+            return self.backbone(image.to(device, torch.float32))[-1]
+
+    @property
+    def weights(self) -> str:
+        """A digest of the network's weights, for the report."""
+        return weights_digest(self.backbone)
 
     def collect(self, images: Iterable[Float[Tensor, "b 3 h w"]]) -> Moments:
         """Moments of all pictures of a stream of batches; one batch is held at a time."""
@@ -53,3 +66,13 @@ def device_of(module: nn.Module) -> torch.device:
     for tensor in (*module.parameters(), *module.buffers()):
         return tensor.device
     return torch.device("cpu")
+
+
+def weights_digest(module: nn.Module) -> str:
+    """16 hex digits that tell a network's weights (and buffers) from others, wherever they were loaded
+    from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -28,7 +28,8 @@ class Figure:
     """One figure of a report; value: None if not measured.
 
     name: measure and network, as a row of a page is called; row: as one of the table in the terminal is. std:
-    spread over subsets; interval: 95 %; note: what is not as was asked for.
+    spread over subsets or trainings; interval: 95 %; note: what is not as was asked for; of_model: whether it
+    depends on the generated pictures, and so can be the best of several.
     """
 
     measure: Measure
@@ -38,6 +39,7 @@ class Figure:
     interval: tuple[float, float] | None = None
     row: str = ""
     note: str | None = None
+    of_model: bool = True
 
     def shown(self, plus_minus: str = "\u00b1") -> str:
         text = number(self.value)
@@ -59,6 +61,11 @@ def figures(section: Mapping[str, Any], titles: Mapping[str, str] | None = None)
         if measure.key not in section:
             continue
         entry = section[measure.key]
+        if measure.key in _ONLY_ON_DEMAND and entry is None:
+            continue
+        if measure.key == "utility":
+            found |= _of_utility(measure, entry)
+            continue
         interval = (section.get("intervals") or {}).get(measure.key)
         if not isinstance(entry, Mapping):
             found[measure.title] = Figure(
@@ -66,7 +73,8 @@ def figures(section: Mapping[str, Any], titles: Mapping[str, str] | None = None)
             )
             continue
         for network, value in entry.items():
-            name = f"{measure.title} ({network} features)"
+            of = network if measure.key == "lpips" else f"{network} features"
+            name = f"{measure.title} ({of})"
             if measure.key.startswith("frechet"):
                 name = named.get(network, f"Frechet distance ({network} features)")
                 name += _AT_INFINITY if measure.key == "frechet_infinity" else ""
@@ -77,17 +85,52 @@ def figures(section: Mapping[str, Any], titles: Mapping[str, str] | None = None)
                 parts.get("value"),
                 parts.get("std"),
                 _pair(interval.get(network) if isinstance(interval, Mapping) else None),
-                f"{measure.row} ({network} features)",
+                f"{measure.row} ({of})",
                 parts.get("note"),
             )
     return found
 
 
+def _of_utility(measure: Measure, utility: Mapping[str, Any]) -> dict[str, Figure]:
+    found = {}
+    for part, of in TRAINED_ON.items():
+        scores, name = utility.get(part), f"mIoU trained on {of}"
+        if scores is not None:
+            figure = Figure(measure, name, scores.get("miou"), scores.get("spread"), row=name)
+            found[name] = replace(figure, of_model=part != "real")
+    if utility.get("gain") is not None:
+        name = "mIoU gained by adding generated pictures"
+        found[name] = Figure(measure, name, utility["gain"], utility.get("gain_spread"), row=name)
+    return found
+
+
 def class_figures(section: Mapping[str, Any]) -> dict[str, Figure]:
-    """The IoU of each class of a report (or of its "real" section), by "IoU NAME"."""
-    miou = next(measure for measure in MEASURES if measure.key == "miou")
-    names = {f"IoU {name}": value for name, value in (section.get("iou") or {}).items()}
-    return {name: Figure(miou, name, value, row=name) for name, value in names.items()}
+    """The figures of each class of a report (or of its "real" section): "IoU NAME", then diversity inside
+    regions, "Diversity in NAME (pixels)" and so on.
+    """
+    by_key = {measure.key: measure for measure in MEASURES}
+    found = {
+        (name := f"IoU {of}"): Figure(by_key["miou"], name, value, row=name)
+        for of, value in (section.get("iou") or {}).items()
+    }
+    for kind, values in (section.get("diversity_regions") or {}).items():
+        measure, told = by_key[region_measure(kind)], region_title(kind)
+        for of, value in values.items():
+            name = f"Diversity in {of} ({told})"
+            found[name] = Figure(measure, name, value, row=name)
+    return found
+
+
+def region_measure(kind: str) -> str:
+    """Key of the measure that "pixels", "lpips NAME" or the name of a network takes inside regions."""
+    return {"pixels": "diversity", "lpips": "lpips"}.get(kind.partition(" ")[0], "diversity_features")
+
+
+def region_title(kind: str) -> str:
+    """How a page calls "pixels", "lpips NAME" or the name of a network."""
+    if kind.startswith("lpips "):
+        return f"LPIPS {kind.removeprefix('lpips ')}"
+    return kind if kind == "pixels" else f"{kind} features"
 
 
 def in_order(columns: Iterable[Mapping[str, Figure]]) -> dict[str, Measure]:
@@ -117,6 +160,10 @@ def _pair(interval: Any) -> tuple[float, float] | None:
 
 
 _AT_INFINITY = ", at infinitely many pictures"
+_ONLY_ON_DEMAND = ("lpips", "utility")  # where nobody asked for them, no row says so
+
+TRAINED_ON = {"real": "real pictures", "synthetic": "generated pictures", "both": "real and generated"}
+"""the trainings of "utility" in a report, and how they are called"""
 
 MEASURES = (
     Measure(
@@ -169,5 +216,15 @@ MEASURES = (
     Measure(
         "diversity_features", "Diversity", "diversity", "higher",
         "The same in the features of a network: 1 - cosine.",
+    ),
+    Measure(
+        "lpips", "LPIPS", "LPIPS", "higher",
+        "The same by LPIPS, a distance of network features weighted to agree with what people see; the usual "
+        "figure of papers. It depends on the network, which is named.",
+    ),
+    Measure(
+        "utility", "Use as training data", "mIoU trained on", "higher",
+        "A segmenter is trained on real pictures, on generated ones of the same maps, and on both, and reads "
+        "real pictures that none of them was trained on: mIoU. Behind \u00b1 the spread over trainings.",
     ),
 )  # fmt: skip

@@ -38,8 +38,11 @@ def map_row(
     real: Picture | None,
     generated: Sequence[Picture],
     iou: float | None = None,
+    real_iou: float | None = None,
 ) -> Html:
-    """Label map, real picture and generated ones of one map; iou: of the generated picture, for the title."""
+    """Label map, real picture and generated ones of one map; iou, real_iou: of the generated and the real
+    picture, for the title.
+    """
     tiles = [_picture(label, f"label map of {name}", "label map", label_map=True)]
     if real is not None:
         tiles.append(_picture(real, f"real picture of {name}", "real"))
@@ -47,6 +50,8 @@ def map_row(
         caption = "generated" if i == 0 else "other noise"
         tiles.append(_picture(picture, f"picture {i + 1} generated from the label map of {name}", caption))
     title = name if iou is None else f"{name}: IoU {number(iou)}"
+    if real_iou is not None:
+        title += f"; the real picture: {number(real_iou)}"
     return tag("article", tag("h3", title), tag("div", *tiles, class_="tiles"))
 
 

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
+from dpsims.evaluation.features import weights_digest
 from dpsims.evaluation.inception import to_bytes
 from dpsims.labels import LabelSpace
 
@@ -65,7 +66,7 @@ class HuggingFaceSegmenter:
             # a folder by its last name: moved, it is the same model
             "model": Path(name_or_dir).name if Path(name_or_dir).is_dir() else name_or_dir,
             "revision": getattr(config, "_commit_hash", None),
-            "weights": _digest(model),
+            "weights": weights_digest(model),
             "processor": hashlib.sha256(self.processor.to_json_string().encode()).hexdigest()[:16],
             "transformers": _transformers().__version__,
             "mapping": [f"{theirs[i]} -> {space.names[to]}" for i, to in mapped.items()],
@@ -97,13 +98,25 @@ class HuggingFaceSegmenter:
             )
         return told
 
-    @torch.no_grad()
-    def predict(self, image: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b h w"]:
-        """The likeliest mapped class of each pixel of pictures in [-1, 1], 0..K-1, on the CPU."""
-        self.model.eval()
-        return torch.cat([self._predict(part) for part in image.split(AT_ONCE)])
+    @property
+    def weights(self) -> str:
+        """A digest of the model's weights, for reports."""
+        return self.key["weights"]
 
-    def _predict(self, image: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b h w"]:
+    @torch.no_grad()
+    def predict(
+        self, image: Float[Tensor, "b 3 h w"], size: tuple[int, int] | None = None
+    ) -> Int[Tensor, "b h2 w2"]:
+        """The likeliest mapped class of each pixel of pictures in [-1, 1], 0..K-1, on the CPU.
+
+        size: (height, width) of the answer, the picture's where not given; the model's processor makes it of
+        the scores, not of the classes.
+        """
+        self.model.eval()
+        wanted = tuple(image.shape[-2:]) if size is None else tuple(size)
+        return torch.cat([self._predict(part, wanted) for part in image.split(AT_ONCE)])
+
+    def _predict(self, image: Float[Tensor, "b 3 h w"], size: tuple[int, ...]) -> Int[Tensor, "b h2 w2"]:
         # as files, which is what the processor is made for, and what the pictures are saved as
         files = [Image.fromarray(array) for array in to_bytes(image).permute(0, 2, 3, 1).cpu().numpy()]
         inputs = self.processor(images=files, return_tensors="pt", **self._resize).to(self.device)
@@ -113,8 +126,7 @@ class HuggingFaceSegmenter:
             answer = self._answer_of_queries(outputs)
         else:
             answer = SimpleNamespace(logits=outputs.logits[:, self._kept])
-        sizes = [tuple(image.shape[-2:])] * len(image)
-        found = self.processor.post_process_semantic_segmentation(answer, target_sizes=sizes)
+        found = self.processor.post_process_semantic_segmentation(answer, target_sizes=[size] * len(image))
         return self._table[torch.stack(list(found)).long().cpu()]
 
     def _answer_of_queries(self, outputs: Any) -> SimpleNamespace:
@@ -267,14 +279,6 @@ def _transformers() -> Any:
             "segmenters of Hugging Face need transformers: pip install 'dpsims[evaluation]'"
         ) from error
     return transformers
-
-
-def _digest(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
 
 
 def _plain(name: str) -> str:

@@ -39,6 +39,8 @@ class InceptionFeatures(PooledFeatures):
     another network.
     """
 
+    spatial = False  # torch-fidelity gives pooled features
+
     def __init__(self, weights: str | Path | None = None, device: str | torch.device = "cpu") -> None:
         # before 95 MB are fetched for nothing
         version = _torch_fidelity_version()

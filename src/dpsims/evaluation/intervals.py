@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dpsims.evaluation.frechet import Moments
+from dpsims.evaluation.frechet import Moments, eigenvalue_roots, factor
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ def frechet_at_infinity(
     features = features.detach().to("cpu", torch.float64)
     if not torch.isfinite(features).all():
         raise ValueError("features with NaN or infinite values; look at the images that they come from")
-    values, vectors = torch.linalg.eigh(real.covariance)
-    root = vectors * values.clamp(min=0).sqrt()
+    projected = features @ factor(real.covariance)  # once, for all subsets
     generator = torch.Generator().manual_seed(seed)
     counts = torch.linspace(smallest, n, points, dtype=torch.float64).round().long().tolist()
-    distances = [
-        _distance(features[torch.randperm(n, generator=generator)[:count]], real, root) for count in counts
-    ]
+    distances = []
+    for count in counts:
+        chosen = torch.randperm(n, generator=generator)[:count]
+        distances.append(_distance(features[chosen], projected[chosen], real))
     inverse, measured = (torch.tensor(x, dtype=torch.float64) for x in ([1 / c for c in counts], distances))
     spread = inverse - inverse.mean()
     slope = (spread @ measured) / spread.square().sum()
@@ -105,15 +105,14 @@ def bootstrap_interval(
     return Interval(low, high)
 
 
-def _distance(features: Float[Tensor, "n d"], real: Moments, root: Float[Tensor, "d d"]) -> float:
-    """As frechet_distance, with a root of the real covariance (root root^T) that is taken once."""
+def _distance(features: Float[Tensor, "n d"], projected: Float[Tensor, "n r"], real: Moments) -> float:
+    """As frechet_distance; projected: features @ F, where F F^T is the real covariance."""
+    count, rank = len(features), min(len(features) - 1, projected.shape[1])
     mean = features.mean(0)
-    centred = (features - mean) / (len(features) - 1) ** 0.5
-    # the two covariances' product has the eigenvalues of this symmetric matrix
-    product = centred @ root
-    product = product.T @ product if len(features) > len(root) else product @ product.T
-    values = torch.linalg.eigvalsh(product)
-    floor = values[-1].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
-    overlap = values[values > floor].sqrt().sum()
-    traces = centred.square().sum() + real.covariance.trace()
+    centred = projected - projected.mean(0)
+    # the two covariances' product has the eigenvalues of either
+    product = centred.T @ centred if count > projected.shape[1] else centred @ centred.T
+    # what is beyond the rank is rounding
+    overlap = eigenvalue_roots(product / (count - 1)).flip(0)[:rank].sum()
+    traces = (features - mean).square().sum() / (count - 1) + real.covariance.trace()
     return max(0.0, ((mean - real.mean).square().sum() + traces - 2 * overlap).item())

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-CHUNK = 2048
-"""rows of each set that are compared at once: blocks of at most CHUNK x CHUNK float64, 32 MiB"""
+CHUNK = 1024
+"""rows of each set that are compared at once: blocks of at most CHUNK x CHUNK float64, 8 MiB"""
 
 
 @dataclass(frozen=True)

@@ -64,9 +64,9 @@ def table(head: Sequence[object], rows: Sequence[Sequence[object]], caption: str
 
 STYLE = """
 :root{color-scheme:light;--paper:#fff;--ink:#1c2128;--soft:#5b6672;--line:#d6dbe1;--panel:#f4f6f8;
---warn:#fff3d1;--warn-line:#b97f00;--best:#0a6b3b}
+--warn:#fff3d1;--warn-line:#b97f00;--best:#0a6b3b;--bar:#3b6ea5}
 @media screen and (prefers-color-scheme:dark){:root{color-scheme:dark;--paper:#14171b;--ink:#e4e8ec;
---soft:#9aa5b1;--line:#353c45;--panel:#1e2329;--warn:#3a2f10;--warn-line:#e0aa30;--best:#6fd29b}}
+--soft:#9aa5b1;--line:#353c45;--panel:#1e2329;--warn:#3a2f10;--warn-line:#e0aa30;--best:#6fd29b;--bar:#7fb0e6}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
 main{max-width:72rem;margin:0 auto;padding:1rem}
@@ -88,10 +88,13 @@ font-variant-numeric:tabular-nums}
 thead th{background:var(--panel)}
 th:first-child{text-align:left}
 tbody th{font-weight:400}
+tbody th,thead th:first-child{position:sticky;left:0}
+tbody th{background:var(--paper)}
+table:has(.bars) thead th:nth-child(2){text-align:left}
 .best{color:var(--best);font-weight:700}
 .bars{width:45%;min-width:8rem}
 .track{background:var(--panel);min-height:.9rem}
-.bar{height:.7rem;outline:1px solid var(--line);outline-offset:-1px}
+.bar{height:.7rem;outline:1px solid var(--soft);outline-offset:-1px}
 .thin{height:.25rem;margin-top:2px;outline:0}
 summary{cursor:pointer;padding:.4rem 0}
 .settings td{text-align:left;overflow-wrap:anywhere}
@@ -103,6 +106,9 @@ grid-template-columns:repeat(auto-fill,minmax(min(26rem,100%),1fr))}
 figure{margin:0}
 img{display:block;width:100%;height:auto;background:var(--panel)}
 img.map{image-rendering:pixelated}
+@media (min-width:40rem){td{white-space:nowrap}.settings td{white-space:normal}}
+@media (max-width:40rem){table{font-size:.85rem}th,td{padding:.25rem .3rem}.bars{min-width:3rem}
+th:first-child{overflow-wrap:anywhere;min-width:6rem}}
 @media print{body{font-size:11px}main{max-width:none;padding:0}article,tr,.warnings{break-inside:avoid}
 h2,h3{break-after:avoid}.scroll{overflow:visible}.bar,.warnings,thead th{print-color-adjust:exact}
 .tiles{grid-template-columns:repeat(4,1fr)}details::details-content{content-visibility:visible;block-size:auto}}

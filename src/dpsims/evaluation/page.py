@@ -6,18 +6,16 @@ settings) is escaped where the element that holds it is made, see `tag`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dpsims.evaluation.bars import layout_section, region_section, utility_section
 from dpsims.evaluation.figures import MEASURES, figures, in_order, number
 from dpsims.evaluation.galleries import Picture, fitting, gallery, map_row, neighbour_row
 from dpsims.evaluation.markup import Html, document, table, tag
 
 PAGE_LIMIT = 12_000_000  # bytes: what mail programs and issue trackers still take
-FEW_CLASSES = 30  # more than this many stay folded, below those that most need a look
-_FURTHEST = 15
 
 
 @dataclass
@@ -43,20 +41,28 @@ def write_page(report: Mapping[str, Any], samples: PageSamples, limit: int = PAG
     limit: bytes of the page; where the pictures are larger, fewer are shown and the page says so. The same
     arguments give the same page.
     """
-    text = (_head(report), _warnings(report), _table(report), _classes(report, samples), _settings(report))
+    text = (
+        *(_head(report), _warnings(report), _table(report)),
+        layout_section(report, samples.colors, samples.shares),
+        region_section(report, samples.colors),
+        utility_section(report),
+        _settings(report),
+    )
     room = limit - len(document("", Html().join(text)).encode()) - 20_000  # titles, captions and notes
     # The few that are looked for come first; the random rows take what is left.
-    worst, used = fitting(samples.worst, room // 4, map_row)
+    on_real = {row.get("name"): row.get("real_miou") for row in report.get("worst") or ()}
+    worst_rows = [(*row, on_real.get(row[0])) for row in samples.worst]
+    worst, used = fitting(worst_rows, room // 4, map_row)
     usual = _real_distance(report)
     pairs = [(*pair, usual) for pair in samples.neighbours]
     neighbours, also = fitting(pairs, room // 4, neighbour_row)
     rows, _ = fitting(samples.rows, room - used - also, map_row)
     body = [
-        *text[:4],
+        *text[:-1],
         gallery("Samples", _SAMPLES, rows, len(samples.rows), limit),
-        gallery("Worst maps", _WORST, worst, len(samples.worst), limit, _worst_list(report)),
+        gallery("Worst maps", _about_worst(report), worst, len(samples.worst), limit, _worst_list(report)),
         gallery(_NEIGHBOURS, _NEAREST, neighbours, len(samples.neighbours), limit, _neighbour_list(report)),
-        text[4],
+        text[-1],
     ]
     return document(f"Evaluation of {report.get('model', 'a model')}", Html().join(body))
 
@@ -81,7 +87,33 @@ def _head(report: Mapping[str, Any]) -> Html:
     lines = [
         tag("div", tag("dt", key), tag("dd", value)) for key, value in facts.items() if value is not None
     ]
-    return tag("header", tag("h1", f"Evaluation of {report.get('model', 'a model')}"), tag("dl", *lines))
+    title = tag("h1", f"Evaluation of {report.get('model', 'a model')}")
+    told = tag("p", _protocol(protocol), class_="soft") if isinstance(protocol, Mapping) else Html()
+    return tag("header", title, tag("dl", *lines), told)
+
+
+def _protocol(protocol: Mapping[str, Any]) -> str:
+    """A protocol in a line: which pictures, at which size, how many of each map."""
+
+    def size(value: Any) -> str:
+        return " x ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+    has, maps, many = protocol.get, protocol.get("maps"), protocol.get("diversity_samples")
+    of = "every map" if has("diversity_maps") is None else f"each of {has('diversity_maps')} maps"
+    at = {"picture": "the pictures' size", "native": "the maps' own size"}
+    facts = [
+        f"reference: the real pictures of the {has('reference')} split" if has("reference") else None,
+        f"compared at {size(has('size'))}" if has("size") else None,
+        f"resized by a {has('resize')} filter" if isinstance(has("resize"), str) else None,
+        f"maps compared at {at.get(str(maps), size(maps))}" if maps is not None else None,
+        f"pictures of each map: {has('samples')}" if has("samples") is not None else None,
+        f"for diversity {many} of {of}" if many else None,
+        f"seed {has('seed')}" if has("seed") is not None else None,
+    ]
+    name = protocol.get("name")
+    start = "No named protocol" if name is None else f"Protocol {name}"
+    told = "; ".join(filter(None, facts))
+    return f"{start}. {told[:1].upper()}{told[1:]}." if told else f"{start}."
 
 
 def _listed(values: Mapping[str, Any] | None) -> str | None:
@@ -97,16 +129,23 @@ def _warnings(report: Mapping[str, Any]) -> Html:
 def _table(report: Mapping[str, Any]) -> Html:
     titles = report.get("frechet_titles")
     sections = {"generated": report, "real": report.get("real"), "untrained": report.get("untrained")}
-    columns = {name: figures(section, titles) for name, section in sections.items() if section}
-    cells, said, notes = [], [], []
+    columns = {
+        # what the pictures are worth as training data has a section of its own
+        name: {key: f for key, f in figures(section, titles).items() if f.measure.key != "utility"}
+        for name, section in sections.items()
+        if section
+    }
+    cells, said = [], []
+    notes: dict[tuple[str, str], list[str]] = {}  # (note, column) -> the figures that it belongs to
     for name, measure in in_order(columns.values()).items():
         row = [column.get(name) for column in columns.values()]
         if any(figure is not None and figure.value is not None for figure in row):
             label = f"{name} {measure.arrow}"
             cells.append([label, *("-" if figure is None else figure.shown() for figure in row)])
             said.append(measure)
-            noted = zip(columns, row, strict=True)
-            notes += [f"{name}, {column}: {f.note}." for column, f in noted if f is not None and f.note]
+            for column, figure in zip(columns, row, strict=True):
+                if figure is not None and figure.note:
+                    notes.setdefault((figure.note, column), []).append(name)
     if not cells:
         return tag("section", tag("h2", "Figures"), tag("p", "The report holds no figures."))
     meanings = [
@@ -119,59 +158,26 @@ def _table(report: Mapping[str, Any]) -> Html:
         tag("h2", "Figures"),
         table(["measure", *columns], cells, caption),
         tag("p", _REAL, class_="soft"),
-        *(tag("p", note, class_="soft") for note in notes),
+        *(
+            tag("p", f"{' and '.join(names)}, {column}: {note}.", class_="soft")
+            for (note, column), names in notes.items()
+        ),
         tag("h2", "How to read this"),
         tag("ul", *meanings),
     )
 
 
-def _classes(report: Mapping[str, Any], samples: PageSamples) -> Html:
-    iou, real = report.get("iou") or {}, (report.get("real") or {}).get("iou") or {}
-    measured = [name for name in iou if iou[name] is not None]
-    if not measured:
-        return Html()
-
-    def shown(names: list[str], summary: str, opened: bool) -> Html:
-        rows = [_class_row(name, iou[name], real.get(name), samples) for name in names]
-        head = ["class", "IoU", "generated", "real", *(["pixels"] if samples.shares else [])]
-        whole = table(head, rows, f"IoU of each class: {summary}")
-        return tag("details", tag("summary", summary), whole, **({"open": "open"} if opened else {}))
-
-    # best first; classes that occur neither in the maps nor in the segmenter's answers come last
-    everything = sorted(iou, key=lambda name: (iou[name] is None, -(iou[name] or 0)))
-    few = len(iou) <= FEW_CLASSES
-    parts = [shown(everything, f"all {len(iou)} classes, best first", few)]
-    if not few:
-        gaps = sorted(measured, key=lambda name: iou[name] - (real.get(name) or 0))[:_FURTHEST]
-        parts.insert(0, shown(gaps, f"the {len(gaps)} classes furthest below real pictures", True))
-    return tag("section", tag("h2", "IoU of each class"), tag("p", _BARS, class_="soft"), *parts)
-
-
-def _class_row(name: str, iou: float | None, real: float | None, samples: PageSamples) -> list[object]:
-    red, green, blue = (int(value) for value in samples.colors.get(name, (120, 130, 145)))
-    bars = [
-        tag("div", class_=kind, style=f"width:{100 * min(max(value, 0), 1):.1f}%;background:{color}")
-        for kind, value, color in (
-            ("bar", iou, f"rgb({red},{green},{blue})"),
-            ("bar thin", real, "var(--soft)"),
-        )
-        if value is not None and math.isfinite(value)
-    ]
-    share = samples.shares.get(name)
-    row: list[object] = [name, tag("td", tag("div", *bars, class_="track"), class_="bars"), number(iou)]
-    row += [number(real)]
-    return row + ([("-" if share is None else f"{100 * share:.2g} %")] if samples.shares else [])
-
-
 def _settings(report: Mapping[str, Any]) -> Html:
     left = {key: value for key, value in report.items() if key not in _SHOWN_ELSEWHERE}
-    rows = [[key, value] for key, value in _flat(left)]
+    first = {key: left[key] for key in _ASKED_FIRST if key in left}
+    rows = [[key, value] for key, value in _flat({**first, **left})]
     # how a kernel distance was taken stands in with its value
     for key, value in _flat({"kid": report.get("kid")}):
         if key.endswith(_HOW):
             rows.append([key, value])
-    whole = table(["setting", "value"], rows, "Every setting and version of this evaluation")
-    return tag("section", tag("h2", "Settings and versions"), whole, class_="settings")
+    whole = table(["setting", "value"], rows, "Every setting, version and hash of this evaluation")
+    summary = tag("summary", "protocol, hashes of the weights, versions, seeds, counts")
+    return tag("section", tag("h2", "How it was measured"), tag("details", summary, whole), class_="settings")
 
 
 def _flat(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, str]]:
@@ -185,8 +191,21 @@ def _flat(values: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, str
 
 
 def _worst_list(report: Mapping[str, Any]) -> Html | None:
-    rows = [[worst["name"], number(worst["miou"])] for worst in report.get("worst") or ()]
-    return table(["map", "IoU"], rows, "The maps with the lowest IoU") if rows else None
+    worst, beside = report.get("worst") or (), _knows_real(report)
+    rows = [
+        [row["name"], number(row["miou"]), *([number(row.get("real_miou"))] if beside else [])]
+        for row in worst
+    ]
+    head = ["map", "IoU", *(["of the real picture"] if beside else [])]
+    return table(head, rows, "The maps with the lowest IoU") if rows else None
+
+
+def _about_worst(report: Mapping[str, Any]) -> str:
+    return f"{_WORST} {_WHOSE_FAULT if _knows_real(report) else _AT_RISK}"
+
+
+def _knows_real(report: Mapping[str, Any]) -> bool:
+    return any(row.get("real_miou") is not None for row in report.get("worst") or ())
 
 
 def _neighbour_list(report: Mapping[str, Any]) -> Html | None:
@@ -210,8 +229,13 @@ _SAMPLES = (
     "the same map with other noise."
 )
 _WORST = (
-    "The maps whose generated picture the segmenter read worst: mean IoU over the classes of that map. "
-    "Small maps of rare classes come up here on real pictures, too."
+    "The maps whose generated picture the segmenter read worst: mean IoU over the classes that occur in that "
+    "map or in its answer."
+)
+_AT_RISK = "Maps with small regions of rare classes come up here on real pictures, too."
+_WHOSE_FAULT = (
+    "Behind it the same of the real picture: where that is as low, the map is a hard one, or the segmenter "
+    "weak there; where it is much higher, the generated picture is at fault."
 )
 _NEAREST = (
     "The generated pictures that come nearest to a training picture in the features of the first network, "
@@ -219,15 +243,16 @@ _NEAREST = (
     "picture (median). These are the nearest of many, so somewhat below that is no surprise; a picture far "
     "below it, or one that repeats its neighbour down to what the label map does not ask for, was memorised."
 )
-_BARS = "Wide bar: generated pictures, in the colour of the class. Thin bar: the segmenter on real pictures."
 _REAL = (
-    "The real column says what real pictures score: training pictures against the same test pictures for "
-    "realism, the segmenter on the test pictures for layout, pairs of test pictures for diversity. A "
-    "generator is judged beside it, not against 0 or 1. In square brackets: 95 % interval, by resampling the "
-    "pictures."
+    "The real column says what real pictures score: training pictures against the same reference for "
+    "realism, the segmenter on the real pictures of the maps for layout, pairs of different real pictures "
+    "for diversity. A generator is judged beside it, not against 0 or 1. In square brackets: 95 % interval, "
+    "by resampling the pictures."
 )
 
 _HOW = (".subsets", ".subset_size")
 _SHOWN_ELSEWHERE = {measure.key for measure in MEASURES} | {
-    *("intervals", "iou", "real", "untrained", "worst", "neighbours", "warnings")
+    *("intervals", "iou", "diversity_regions", "real", "untrained"),
+    *("worst", "neighbours", "warnings"),
 }
+_ASKED_FIRST = ("protocol", "weights", "versions", "seeds", "counts", "segmenter")

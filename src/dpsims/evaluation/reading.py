@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dpsims.evaluation.figures import MEASURES
+from dpsims.evaluation.figures import MEASURES, TRAINED_ON
 from dpsims.evaluation.markup import plain
 
 _MADE_BY = "give a file that `dpsims evaluate --json` has written"
+_MAPPINGS = (
+    *("intervals", "counts", "frechet_titles", "seeds", "versions", "weights", "iou"),
+    *("diversity_regions", "utility"),
+)
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -37,21 +41,35 @@ def _wrong(section: Any, where: str) -> str | None:
         return None
     if not isinstance(section, dict):
         return where.rstrip(".")
-    for field in ("intervals", "counts", "frechet_titles", "seeds", "versions", "weights", "iou"):
+    for field in _MAPPINGS:
         if not isinstance(section.get(field), dict | None):
             return where + field
-    if not isinstance(section.get("warnings"), list | None):
-        return f"{where}warnings"
-    for name, title in (section.get("frechet_titles") or {}).items():
-        if not isinstance(title, str):
-            return f"{where}frechet_titles.{name}"
-    if not isinstance(section.get("size"), list | None):
-        return f"{where}size"
+    for field in ("warnings", "size", "worst"):
+        if not isinstance(section.get(field), list | None):
+            return where + field
+    for field in ("frechet_titles", "weights"):
+        for name, text in (section.get(field) or {}).items():
+            if not isinstance(text, str | None):
+                return f"{where}{field}.{name}"
+    protocol = section.get("protocol")
+    if not isinstance(protocol, dict | str | None):
+        return f"{where}protocol"
+    if isinstance(protocol, dict) and not isinstance(protocol.get("name"), str | None):
+        return f"{where}protocol.name"
     for measure in MEASURES:
-        if not _is_measure(section.get(measure.key)):
+        if measure.key != "utility" and not _is_measure(section.get(measure.key)):
             return where + measure.key
-    if not all(map(_is_figure, (section.get("iou") or {}).values())):
+    if not _are_figures(section.get("iou")):
         return f"{where}iou"
+    for kind, values in (section.get("diversity_regions") or {}).items():
+        if not _are_figures(values):
+            return f"{where}diversity_regions.{kind}"
+    for row in section.get("worst") or ():
+        if not isinstance(row, dict) or not all(_is_figure(row.get(key)) for key in ("miou", "real_miou")):
+            return f"{where}worst"
+    wrong = _wrong_utility(section.get("utility") or {})
+    if wrong is not None:
+        return f"{where}utility.{wrong}"
     for key, interval in (section.get("intervals") or {}).items():
         for pair in interval.values() if isinstance(interval, dict) else [interval]:
             if pair is not None and not (
@@ -59,6 +77,31 @@ def _wrong(section: Any, where: str) -> str | None:
             ):
                 return f"{where}intervals.{key}"
     return None
+
+
+def _wrong_utility(utility: dict[str, Any]) -> str | None:
+    for part in TRAINED_ON:
+        scores = utility.get(part)
+        if scores is None:
+            continue
+        if not isinstance(scores, dict) or not _are_figures(scores.get("iou")):
+            return part
+        runs = scores.get("runs")
+        single = [scores.get(key) for key in ("miou", "pixel_accuracy", "spread")]
+        if not isinstance(runs, list | None) or not all(map(_is_figure, [*single, *(runs or ())])):
+            return part
+    for field in ("gain", "gain_spread", "images"):
+        if not _is_figure(utility.get(field)):
+            return field
+    for field in ("seeds", "size"):
+        if not isinstance(utility.get(field), list | None):
+            return field
+    return None
+
+
+def _are_figures(values: Any) -> bool:
+    """A figure for each class, by name; or nothing."""
+    return values is None or (isinstance(values, dict) and all(map(_is_figure, values.values())))
 
 
 def _is_measure(value: Any) -> bool:

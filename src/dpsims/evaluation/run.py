@@ -1,16 +1,16 @@
 """The evaluation protocol: what is generated from which map, and the report that comes out.
 
-A model is a callable `generate(label, seed)`; nothing here knows more of it. The generated pictures come from
-the test maps, one each, and are compared with the test pictures; the same measures of real pictures stand
-beside them.
+A model is a callable `generate(label, indices, sample)`; nothing here knows more of it. The generated
+pictures come from the test maps, one each, and are compared with the test pictures; the same measures of real
+pictures stand beside them.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,122 +22,191 @@ from dpsims.data import Batch
 from dpsims.evaluation.diversity import PairwiseDiversity, RealDiversity
 from dpsims.evaluation.features import PooledFeatures
 from dpsims.evaluation.frechet import Moments, frechet_distance
+from dpsims.evaluation.lpips import Lpips
 from dpsims.evaluation.measures import Measures
 from dpsims.evaluation.neighbours import nearest
-from dpsims.evaluation.segmentation import Segmenter
+from dpsims.evaluation.progress import Accumulator, Progress
+from dpsims.evaluation.segmentation import LayoutSegmenter
 from dpsims.labels import LabelSpace
 
-Generate = Callable[[Int[Tensor, "b h w"], int], Float[Tensor, "b 3 h w"]]
-"""(label maps, seed) -> pictures in [-1, 1]; the same arguments give the same pictures."""
-Batches = Callable[[], Iterable[Batch]]
-"""Starts a pass over a split, whole pictures in a fixed order."""
+Generate = Callable[[Int[Tensor, "b h w"], Sequence[int], int], Float[Tensor, "b 3 h w"]]
+"""(label maps, their numbers in the split, sample) -> pictures in [-1, 1]; sample 0, 1 ...: other noise.
 
+A picture depends on its map, its number and the sample alone, not on the batch that it is in.
+"""
+Batches = Callable[[int], Iterable[Batch]]
+"""Starts a pass over a split, whole pictures in a fixed order, at a picture's number (0: all of it)."""
+Maps = Callable[[int], Iterator[Sequence[Int[Tensor, "_ _"]]]]
+"""The label maps of the same batches, at the sizes at which layouts are compared."""
+
+METRICS = ("realism", "layout", "diversity", "neighbours")
 WORST, NEAREST = 8, 8  # maps and pictures that a report names
 FEW_IMAGES = 2048  # below this many pictures a Frechet distance is mostly its own bias
-NEXT_SAMPLE = (
-    1_000_003  # between the seeds of two samples of a map; larger than any split, so that none coincide
-)
+AT_ONCE = 64  # pictures that are looked at together for diversity
+
+
+@dataclass
+class Settings:
+    """What is measured, and by what.
+
+    networks: of realism, neighbours and diversity; the first one is `summary`'s. segmenter: None leaves
+    layout out. lpips: None leaves it out. metrics: parts of METRICS. diversity: `diversity_samples` (2 or
+    more; fewer skip it) pictures of each of `diversity_maps` evenly spaced maps (None: of all). maps: None
+    compares layouts at the pictures' size. seed: of what is drawn from real pictures.
+    """
+
+    space: LabelSpace
+    networks: Sequence[PooledFeatures] = ()
+    segmenter: LayoutSegmenter | None = None
+    lpips: Lpips | None = None
+    metrics: Collection[str] = METRICS
+    diversity_samples: int = 2
+    diversity_maps: int | None = 64
+    maps: Maps | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        names = [network.name for network in self.networks]
+        wanting = [part for part in ("realism", "neighbours") if part in self.metrics]
+        if len(set(names)) < len(names) or (wanting and not names):
+            raise ValueError(f"networks={names}: give at least one, each with a name of its own")
+        unknown = [name for name in self.metrics if name not in METRICS]
+        if unknown:
+            raise ValueError(f"metrics: {unknown[0]!r} is unknown; use of {', '.join(METRICS)}")
+
+    @property
+    def compares_training(self) -> bool:
+        return "realism" in self.metrics or "neighbours" in self.metrics
+
+    def measures(self, layout: bool = True) -> Measures:
+        segmenter = self.segmenter if layout and "layout" in self.metrics else None
+        return Measures(self.networks if self.compares_training else (), segmenter, self.space)
 
 
 @dataclass
 class RealReference:
     """Measures of real pictures, taken once and set beside every model that is evaluated on the split."""
 
-    moments: dict[str, Moments]  # of the test pictures, by network
-    features: dict[str, Tensor]  # of the test pictures, those that were kept
-    train: dict[str, Tensor]  # of the training pictures, those that were kept
-    count: int  # of the test pictures
+    test: Measures
+    train: Measures | None  # None where nothing is compared with training pictures
     report: dict[str, Any]
+    usual: float | None = field(default=None)
+    """how near real test pictures come to training ones, their median, in the first network's features"""
 
 
 def measure_real(
-    train: Batches,
-    test: Batches,
-    *,
-    space: LabelSpace,
-    networks: Sequence[PooledFeatures],
-    segmenter: Segmenter | None,
-    seed: int = 0,
+    train: Batches, test: Batches, settings: Settings, progress: Progress | None = None
 ) -> RealReference:
-    """What real pictures score: train against test (Frechet), the segmenter on test, random pairs of test
+    """What real pictures score: train against test (realism), the segmenter on test, random pairs of test
     (diversity).
 
-    Raises ValueError for a split of fewer than two pictures, for no network and for two networks of one name.
+    Raises ValueError for a split of fewer than two pictures.
     """
-    _check_networks(networks)
-    measures = Measures(networks, segmenter, space)
-    diversity = RealDiversity(networks, space.ignore_index, seed)
-    for image, label in test():
-        measures.update(image, label)
-        diversity.update(image, label)
-    training = Measures(networks, None, space)
-    for image, label in train():
-        training.update(image, label)
-    counts = {"train": training.count, "test": measures.count}
+    measures, training = settings.measures(), settings.measures(layout=False)
+    diversity = RealDiversity(
+        settings.networks,
+        settings.space.ignore_index,
+        settings.seed,
+        space=settings.space,
+        lpips=settings.lpips,
+    )
+    diverse = "diversity" in settings.metrics
+
+    def take(first: int, batch: Batch, maps: Sequence[Tensor] | Tensor) -> None:
+        measures.update(batch.image, maps)
+        if diverse:
+            diversity.update(batch.image, batch.label)
+
+    def take_training(first: int, batch: Batch, maps: Sequence[Tensor] | Tensor) -> None:
+        training.update(batch.image, maps)
+
+    gathered = {"measures": measures, **({"diversity": diversity} if diverse else {})}
+    _pass("real", test, measures, gathered, take, progress, settings.maps)
+    counts = {"test": measures.count}
+    if settings.compares_training:
+        _pass("train", train, training, {"measures": training}, take_training, progress)
+        counts = {"train": training.count, **counts}
     for split, count in counts.items():
         if count < 2:
             raise ValueError(
                 f"the {split} split has {count} pictures; an evaluation needs at least 2 of each"
             )
-    compared = measures.report(training.moments, training.features)
-    report = {**compared, **diversity.report(), "counts": counts}
-    return RealReference(measures.moments, measures.features, training.features, measures.count, report)
+    report: dict[str, Any] = {"counts": counts}
+    if "realism" in settings.metrics:
+        report |= measures.realism(training)
+    if measures.layout is not None:
+        report |= measures.layout.report()
+    if diverse:
+        report |= diversity.report()
+    reference = RealReference(measures, training if settings.compares_training else None, report)
+    if "neighbours" in settings.metrics:
+        name = settings.networks[0].name
+        found = nearest(measures.features[name], training.features[name])[0]
+        reference.usual = found[:, 0].median().item()
+    return reference
 
 
 def evaluate(
     generate: Generate,
     train: Batches,
     test: Batches,
+    settings: Settings,
     *,
-    space: LabelSpace,
-    networks: Sequence[PooledFeatures],
-    segmenter: Segmenter | None,
     reference: RealReference | None = None,
-    seed: int = 0,
-    diversity_samples: int = 2,
-    diversity_maps: int = 64,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Generate one picture for each test map and measure them; plain values that JSON can hold.
 
-    networks: the first is the one that `summary` shows. segmenter: None leaves miou, pixel_accuracy and iou
-    None. reference: `measure_real` of the same splits, networks and segmenter, where several models are
-    compared; measured here where absent. diversity: `diversity_samples` (2 or more; fewer skip it) pictures
-    of each of `diversity_maps` evenly spaced maps. Memory is bounded by a batch. The same arguments (batch
-    size included: it decides which noise a map gets) give the same figures, `seconds` apart. Raises
-    ValueError as `measure_real`, and for pictures that are not finite or not of their map's size.
+    reference: `measure_real` of the same splits and settings, where several models are compared; measured
+    here where absent. progress: where states are kept, so that a killed evaluation goes on. Memory is
+    bounded, whatever the number of pictures. The same arguments give the same figures, `seconds` apart,
+    resumed or not. Raises ValueError as `measure_real`, and for pictures that are not finite or not of their
+    map's size.
     """
     start = time.monotonic()
-    reference = reference or measure_real(
-        train, test, space=space, networks=networks, segmenter=segmenter, seed=seed
-    )
-    measures = Measures(networks, segmenter, space)
-    diversity = PairwiseDiversity(networks)
-    chosen = _evenly_spaced(reference.count, diversity_maps)
-    for _, label in test():
-        image = _generate(generate, label, seed + measures.count)
-        rows = [i for i in range(len(label)) if measures.count + i in chosen]
-        if rows and diversity_samples > 1:
-            seeds = [seed + measures.count + m * NEXT_SAMPLE for m in range(1, diversity_samples)]
-            diversity.update([image[rows], *(_generate(generate, label[rows], s) for s in seeds)])
-        measures.update(image, label)
+    reference = reference or measure_real(train, test, settings, progress)
+    measures = settings.measures()
+    diversity = PairwiseDiversity(settings.networks, settings.space, settings.lpips)
+    samples = settings.diversity_samples if "diversity" in settings.metrics else 1
+    wanted = reference.test.count if settings.diversity_maps is None else settings.diversity_maps
+    chosen = _evenly_spaced(reference.test.count, wanted) if samples > 1 else set()
+
+    def take(first: int, batch: Batch, maps: Sequence[Tensor] | Tensor) -> None:
+        indices = range(first, first + len(batch.label))
+        image = generate_checked(generate, batch.label, indices, 0)
+        measures.update(image, maps)
+        rows = [i for i, index in enumerate(indices) if index in chosen]
+        at_once = max(1, AT_ONCE // samples)
+        for part in (rows[i : i + at_once] for i in range(0, len(rows), at_once)):
+            label, numbers = batch.label[part], [indices[i] for i in part]
+            # all samples in batches of one size: those of a model that ignores its noise are equal to the bit
+            first_one = 1 if len(part) == len(image) else 0
+            made = [generate_checked(generate, label, numbers, m) for m in range(first_one, samples)]
+            diversity.update([image, *made] if first_one else made, label)
+
+    gathered = {"measures": measures, **({"diversity": diversity} if samples > 1 else {})}
+    _pass("generated", test, measures, gathered, take, progress, settings.maps)
+    report: dict[str, Any] = {"warnings": []}
+    if "realism" in settings.metrics:
+        report |= measures.realism(reference.test)
+        report["warnings"] = _few_images(measures.count, reference.test.count)
+    if measures.layout is not None and reference.test.layout is not None:
+        report |= measures.layout.report()
+        report["worst"] = _worst(measures.layout.picture_iou, reference.test.layout.picture_iou)
+    if "diversity" in settings.metrics:
+        report |= diversity.report()
+    if "neighbours" in settings.metrics and reference.train is not None:
+        report["neighbours"] = _nearest_training(measures, reference)
+    counts = {"generated": measures.count, **reference.report["counts"]}
+    if samples > 1:
+        counts |= {"diversity_maps": diversity.maps, "diversity_samples": samples}
     return {
-        **measures.report(reference.moments, reference.features),
-        **diversity.report(),
-        "worst": _worst(measures.picture_iou()),
-        "neighbours": _nearest_training(measures, reference),
+        **report,
         "real": reference.report,
-        "frechet_titles": {network.name: network.title for network in networks},
-        "counts": {
-            **{
-                "generated": measures.count,
-                "test": reference.count,
-                "train": reference.report["counts"]["train"],
-            },
-            **{"diversity_maps": diversity.maps, "diversity_samples": diversity_samples},
-        },
-        "seeds": {"generate": seed},
-        "segmenter": segmenter.key if segmenter is not None else None,
-        "warnings": _few_images(measures.count, reference.count),
+        "frechet_titles": {network.name: network.title for network in settings.networks},
+        "counts": counts,
+        "segmenter": settings.segmenter.key if measures.layout is not None and settings.segmenter else None,
+        "weights": _weights(settings),
         "versions": {"torch": torch.__version__, "dpsims": dpsims.__version__},
         "seconds": round(time.monotonic() - start, 2),
     }
@@ -148,7 +217,6 @@ def validate(
     val: Batches,
     network: PooledFeatures,
     reference: Moments | None = None,
-    seed: int = 0,
     diversity_maps: int = 16,
 ) -> dict[str, float]:
     """A quick look during training: {"frechet": distance to the real pictures of `val`, "diversity": in
@@ -159,15 +227,15 @@ def validate(
     Raises ValueError as `evaluate`.
     """
     real, fake, diversity = Moments(), Moments(), PairwiseDiversity([])
-    for image, label in val():
+    for image, label in val(0):
         if reference is None:
             real.update(network(image))
-        sample = _generate(generate, label, seed + fake.count)
+        indices = range(fake.count, fake.count + len(label))
+        sample = generate_checked(generate, label, indices, 0)
         again = label[: max(0, diversity_maps - fake.count)]
         if len(again):
-            diversity.update(
-                [sample[: len(again)], _generate(generate, again, seed + fake.count + NEXT_SAMPLE)]
-            )
+            other = generate_checked(generate, again, indices[: len(again)], 1)
+            diversity.update([sample[: len(again)], other])
         fake.update(network(sample))
     diverse = diversity.report()["diversity"]
     return {
@@ -186,13 +254,47 @@ def summary(report: dict[str, Any], network: str | None = None) -> dict[str, flo
     if network is not None and network not in frechet:
         raise ValueError(f"network={network!r} was not measured; there are: {', '.join(frechet)}")
     value = frechet[network if network is not None else next(iter(frechet))]
-    return {"frechet": value, "miou": report["miou"], "diversity": report["diversity"]}
+    return {"frechet": value, "miou": report.get("miou"), "diversity": report.get("diversity")}
 
 
-def _worst(values: list[float | None]) -> list[dict[str, Any]]:
-    """The pictures with the lowest mIoU of their own, lowest first: {"index", "miou"}."""
+def _pass(
+    part: str,
+    batches: Batches,
+    measures: Measures,
+    gathered: dict[str, Accumulator],
+    take: Callable[[int, Batch, Sequence[Tensor] | Tensor], None],
+    progress: Progress | None,
+    maps: Maps | None = None,
+) -> None:
+    """`take(number of its first picture, batch, maps to compare with)` of each batch, from where a stored
+    pass stood.
+    """
+    if progress is not None:
+        progress.load(part, gathered)
+    others = maps(measures.count) if maps is not None else None
+    for batch in batches(measures.count):
+        truth = batch.label if others is None else next(others)
+        take(measures.count, batch, truth)
+        if progress is not None:
+            progress.save(part, gathered)
+    if progress is not None:
+        progress.save(part, gathered, now=True)
+
+
+def _weights(settings: Settings) -> dict[str, str]:
+    """A digest of the weights of each network that measured."""
+    weights = {network.name: network.weights for network in settings.networks}
+    if settings.segmenter is not None:
+        weights["segmenter"] = settings.segmenter.weights
+    if settings.lpips is not None:
+        weights[f"lpips {settings.lpips.name}"] = settings.lpips.weights
+    return weights
+
+
+def _worst(values: list[float | None], real: list[float | None]) -> list[dict[str, Any]]:
+    """The pictures with the lowest mIoU of their own, lowest first; real_miou: of the map's real picture."""
     known = sorted((value, index) for index, value in enumerate(values) if value is not None)
-    return [{"index": index, "miou": value} for value, index in known[:WORST]]
+    return [{"index": index, "miou": value, "real_miou": real[index]} for value, index in known[:WORST]]
 
 
 def _nearest_training(measures: Measures, reference: RealReference) -> list[dict[str, Any]]:
@@ -201,25 +303,29 @@ def _nearest_training(measures: Measures, reference: RealReference) -> list[dict
     {"index", "nearest": index of the training picture, "distance", "real_distance": how near real test
     pictures come to training ones, their median}. A model that knows pictures by heart is far below that.
     """
+    assert reference.train is not None
     name = measures.networks[0].name
-    own, train, real = measures.features[name], reference.train[name], reference.features[name]
-    distance, index = (found[:, 0] for found in nearest(own, train))
-    usual = nearest(real, train)[0][:, 0].median().item()
+    distance, index = (
+        found[:, 0] for found in nearest(measures.features[name], reference.train.features[name])
+    )
     order = distance.argsort()[:NEAREST].tolist()
     return [
         {
             "index": i,
             "nearest": int(index[i]),
             "distance": distance[i].item(),
-            "real_distance": usual,
+            "real_distance": reference.usual,
         }
         for i in order
     ]
 
 
-def _generate(generate: Generate, label: Tensor, seed: int) -> Tensor:
+def generate_checked(
+    generate: Generate, label: Int[Tensor, "b h w"], indices: Sequence[int], sample: int
+) -> Float[Tensor, "b 3 h w"]:
+    """`generate`, with ValueError for pictures that are not finite or not of their map's size."""
     with torch.no_grad():
-        image = generate(label, seed).detach()
+        image = generate(label, indices, sample).detach()
     wanted = (len(label), 3, *label.shape[1:])
     if tuple(image.shape) != wanted:
         raise ValueError(f"the model gave pictures of shape {tuple(image.shape)} for maps that need {wanted}")
@@ -241,9 +347,3 @@ def _few_images(generated: int, real: int) -> list[str]:
         f"Frechet distances of {generated} generated against {real} real pictures: under {FEW_IMAGES:,} they "
         "are biased upwards, the more the fewer there are; compare only figures of the same counts"
     ]
-
-
-def _check_networks(networks: Sequence[PooledFeatures]) -> None:
-    names = [network.name for network in networks]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"networks={names}: give at least one, each with a name of its own")

@@ -5,25 +5,19 @@ back.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dpsims.data import Batch, Source
-from dpsims.evaluation.features import device_of
+from dpsims.evaluation.trained_segmenter import TrainedSegmenter, filled, fit, read_segmenter
+from dpsims.labels import LabelSpace
 
-# Where the JSON lies in the safetensors header: one file, so that weights and key are written at once.
-_HEADER = "dpsims.segmenter"
 CHANNELS = (16, 32, 64, 128, 128)
 KEY_PAIRS = 32  # pairs that tell two data sets apart
 
@@ -39,12 +33,31 @@ def _block(inputs: int, outputs: int, convolutions: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class Segmenter(nn.Module):
-    """A small UNet: pictures in [-1, 1] of any size -> logits of K classes a pixel (unlabelled is not one of
-    them).
+class LayoutSegmenter(Protocol):
+    """Reads the classes 0..K-1 that evaluation counts off a picture.
 
-    `channels` from full resolution down, halving the size each time; 1.0 M parameters as it stands. `key`
-    says what it was trained on (see `segmenter_key`).
+    key: what its answers depend on, as JSON can hold it; weights: a digest of its weights, for reports.
+    """
+
+    num_classes: int
+    key: dict[str, Any]
+
+    @property
+    def weights(self) -> str: ...
+
+    def predict(
+        self, image: Float[Tensor, "b 3 h w"], size: tuple[int, int] | None = None
+    ) -> Int[Tensor, "b h2 w2"]:
+        """The likeliest class of each pixel of pictures in [-1, 1], on the CPU; size: (height, width) of the
+        answer, the picture's where not given.
+        """
+        ...
+
+
+class Segmenter(TrainedSegmenter):
+    """A small UNet that needs no weights from elsewhere.
+
+    `channels` from full resolution down, halving the size each time; 1.0 M parameters as it stands.
     """
 
     def __init__(
@@ -53,8 +66,8 @@ class Segmenter(nn.Module):
         channels: tuple[int, ...] = CHANNELS,
         key: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__()
-        self.num_classes, self.channels, self.key = num_classes, tuple(channels), key or {}
+        super().__init__(num_classes, key)
+        self.channels = tuple(channels)
         inputs = (3, *channels[:-1])
         self.down = nn.ModuleList(_block(i, o, 2) for i, o in zip(inputs, channels, strict=True))
         joined = zip(channels[1:], channels[:-1], strict=True)
@@ -70,59 +83,42 @@ class Segmenter(nn.Module):
             x = block(torch.cat([F.interpolate(x, size=skip.shape[-2:]), skip], dim=1))
         return self.head(x)
 
-    @torch.no_grad()
-    def predict(self, image: Float[Tensor, "b 3 h w"]) -> Int[Tensor, "b h w"]:
-        """The likeliest class of each pixel, 0..K-1, on the CPU."""
-        device = device_of(self)
-        self.eval()
-        with torch.autocast(device.type, enabled=False):
-            return self(image.to(device, torch.float32)).argmax(dim=1).cpu()
-
-    def save(self, path: str | Path) -> None:
-        """Write one safetensors file, its JSON inside; a file of that name is replaced only when all is
-        written.
-        """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        meta = {"num_classes": self.num_classes, "channels": list(self.channels), "key": self.key}
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            save_file(tensors, part, metadata={_HEADER: json.dumps(meta)})
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-
-    @classmethod
-    def load(
-        cls, path: str | Path, key: dict[str, Any] | None = None, device: str | torch.device = "cpu"
-    ) -> Segmenter:
-        """Read a saved segmenter. ValueError where the file is none, or (`key` given) was trained on
-        something else.
-        """
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                if _HEADER not in header:
-                    raise ValueError(f"{path}: holds no segmenter; give a file that dpsims has written")
-                meta = json.loads(header[_HEADER])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except SafetensorError as error:
-            raise ValueError(
-                f"{path}: cannot be read as safetensors ({error}); delete it to train it anew"
-            ) from error
-        if key is not None and meta["key"] != key:
-            raise ValueError(
-                f"{path}: was trained on something else ({_difference(meta['key'], key)}); delete it"
-            )
-        segmenter = cls(meta["num_classes"], tuple(meta["channels"]), meta["key"])
-        segmenter.load_state_dict(tensors)
-        return segmenter.to(device).eval()
+    def settings(self) -> dict[str, Any]:
+        return {"channels": list(self.channels)}
 
 
-def _difference(stored: dict[str, Any], wanted: dict[str, Any]) -> str:
-    names = [n for n in {**stored, **wanted} if stored.get(n) != wanted.get(n)]
-    return ", ".join(f"{n}: {stored.get(n)!r}, not {wanted.get(n)!r}" for n in names)
+def load_segmenter(
+    path: str | Path, key: dict[str, Any] | None = None, device: str | torch.device = "cpu"
+) -> TrainedSegmenter:
+    """A segmenter that dpsims trained, small or with an encoder.
+
+    ValueError where the file is none, or (`key` given) was trained on something else.
+    """
+    meta, tensors = read_segmenter(path, key)
+    if meta.get("kind") == "encoder":
+        from dpsims.evaluation.encoder_segmenter import EncoderSegmenter  # waits for timm only here
+
+        segmenter: TrainedSegmenter = EncoderSegmenter.from_settings(meta)
+    else:
+        segmenter = Segmenter(meta["num_classes"], tuple(meta["channels"]))
+    return filled(segmenter, meta, tensors, path).to(device)
+
+
+def check_classes(segmenter: LayoutSegmenter, space: LabelSpace, name: str | Path) -> None:
+    """ValueError where a trained segmenter (its file: `name`) tells other classes apart than those of `space`
+    that evaluation counts.
+    """
+    counted = list(space.evaluation.names)
+    told = segmenter.key.get("classes", [f"class {i}" for i in range(segmenter.num_classes)])
+    if len(told) != len(counted) or (segmenter.key and told != counted):
+        raise ValueError(
+            f"{name}: tells other classes apart ({_some(told)}) than evaluation counts ({_some(counted)}); "
+            "give one that was trained on this set, or leave out --segmenter to have one trained"
+        )
+
+
+def _some(names: list[str]) -> str:
+    return f"{len(names)}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
 
 
 class ConfusionMatrix:
@@ -162,6 +158,26 @@ class ConfusionMatrix:
         return sum(values) / len(values) if values else None
 
 
+def score_segmenter(
+    segmenter: LayoutSegmenter, batches: Iterable[Batch], space: LabelSpace
+) -> dict[str, Any]:
+    """How well it reads real pictures: {"images", "miou", "pixel_accuracy", "iou": {class: value or None}}.
+
+    space: of the batches' label maps, at whose size the answers are compared.
+    """
+    table, counted = torch.from_numpy(space.evaluation_table), space.evaluation
+    confusion, images = ConfusionMatrix(counted.num_classes), 0
+    for image, label in batches:
+        confusion.update(segmenter.predict(image).cpu(), table[label.cpu()])
+        images += len(image)
+    return {
+        "images": images,
+        "miou": confusion.miou(),
+        "pixel_accuracy": confusion.pixel_accuracy(),
+        "iou": dict(zip(counted.names, confusion.iou(), strict=True)),
+    }
+
+
 def segmenter_key(source: Source, height: int, width: int, images: int, seed: int) -> dict[str, Any]:
     """What a segmenter depends on: pictures and maps (a sample of them), classes, size and training.
 
@@ -182,14 +198,14 @@ def segmenter_key(source: Source, height: int, width: int, images: int, seed: in
 
 def cached_segmenter(
     path: str | Path, key: dict[str, Any], make: Callable[[], Segmenter], device: str | torch.device = "cpu"
-) -> tuple[Segmenter, bool]:
+) -> tuple[TrainedSegmenter, bool]:
     """The segmenter stored at `path`, or a new one from `make`; and whether it was stored.
 
     A new one is made where there is none of this key, and stored at `path`, over a stale or damaged one.
     """
     if Path(path).exists():
         try:
-            return Segmenter.load(path, key, device), True
+            return load_segmenter(path, key, device), True
         except ValueError:
             pass  # stale or damaged: what a cache may be
     segmenter = make()
@@ -208,52 +224,16 @@ def train_segmenter(
     channels: tuple[int, ...] = CHANNELS,
     progress: Callable[[int, float], None] | None = None,
 ) -> Segmenter:
-    """Train on `images` real pictures; the same batches and seed give the same weights on the same machine.
+    """A small segmenter, trained as `fit` does, with one rate for all of it.
 
-    batches: endless, of `training_batches`; 8 pictures a batch learn more in the same time than 16. progress:
-    called with (pictures seen, loss) after each step. Unlabelled pixels (index K) do not count. Raises
-    ValueError for fewer images than one.
+    8 pictures a batch learn more in the same time than 16.
     """
-    if images < 1:
-        raise ValueError(f"images={images}: a segmenter needs at least one picture to train on")
-    device = torch.device(device)
-    segmenter = _initialised(num_classes, channels, seed).to(device).train()
-    segmenter.to(memory_format=torch.channels_last)  # faster on the CPU
-    optimiser = torch.optim.AdamW(segmenter.parameters(), lr=learning_rate, weight_decay=1e-2)
-    pixels = torch.ones(num_classes)
-    seen = 0
-    while seen < images:
-        image, label = next(batches)
-        pixels += torch.bincount(label.flatten(), minlength=num_classes + 1)[:num_classes]
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate * _schedule(seen / images)
-        logits = segmenter(image.to(device).contiguous(memory_format=torch.channels_last))
-        loss = _segmentation_loss(logits, label.to(device), pixels.to(device))
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        seen += len(image)
-        if progress:
-            progress(seen, loss.item())
-    return segmenter.eval()
+    segmenter = _initialised(num_classes, channels, seed)
+    groups = [{"params": list(segmenter.parameters()), "lr": learning_rate}]
+    return fit(segmenter, batches, groups, images, seed, device, progress)
 
 
 def _initialised(num_classes: int, channels: tuple[int, ...], seed: int) -> Segmenter:
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as if nothing had been drawn
         torch.default_generator.manual_seed(seed)
         return Segmenter(num_classes, channels)
-
-
-def _schedule(progress: float) -> float:
-    """Factor of the learning rate at a share of the training: a short warm-up, then a cosine down to 0."""
-    return min(1.0, progress / 0.05 + 0.05) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def _segmentation_loss(
-    logits: Float[Tensor, "b k h w"], label: Int[Tensor, "b h w"], pixels: Float[Tensor, " k"]
-) -> Float[Tensor, ""]:
-    """Cross-entropy, classes weighted by the root of their rarity; 0 for a batch without a labelled pixel."""
-    weight = (pixels.sum() / pixels).sqrt()
-    total = F.cross_entropy(logits, label, weight=weight, ignore_index=logits.shape[1], reduction="sum")
-    per_pixel = torch.cat([weight, weight.new_zeros(1)])[label]
-    return total / per_pixel.sum().clamp(min=1e-8)

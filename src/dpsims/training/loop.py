@@ -113,8 +113,8 @@ def train(recipe: Recipe, out: str | Path) -> Path:
         figures: dict[str, float] = {}
         if real_moments.count >= 2:
             figures = validate(
-                Synthesizer(model, str(device)).generate,
-                lambda: whole_pictures(validation, recipe, torch.device("cpu"), shown),
+                Synthesizer(model, str(device)).generate_numbered,
+                lambda first: whole_pictures(validation, recipe, torch.device("cpu"), shown),
                 features,
                 real_moments,
             )
