@@ -15,10 +15,10 @@ import dpsims
 SOURCE = Path(dpsims.__file__).parent
 ROWS = [
     {"config", "labels", "writing"},
-    {"data", "models", "losses", "recipes"},
+    {"data", "models", "losses", "labelmix", "recipes"},
     {"checkpoint"},
     {"synthesis", "evaluation"},
-    {"pictures"},
+    {"pictures", "instruments"},
     {"training", "export", "studio", "generating"},
     {"measuring"},
     {"demo", "evaluating"},
