@@ -91,23 +91,25 @@ def backbone(name: str) -> Any:
 
 def dpsims(first: Noise, second: Noise, network: str, batch: int) -> dict[str, Any]:
     """Our side: what `dpsims evaluate` does for these two figures."""
+    from dpsims.data.scenes import SCENES_SPACE
     from dpsims.evaluation.features import PooledFeatures
-    from dpsims.evaluation.frechet import Moments, frechet_distance
+    from dpsims.evaluation.frechet import frechet_distance
     from dpsims.evaluation.kernel import kernel_distance
+    from dpsims.evaluation.measures import Measures
 
     clock, features = Clock(), PooledFeatures(backbone(network), network)
     before = peak()
 
-    def gather(pictures: Noise) -> tuple[Moments, Tensor]:
-        moments, kept = Moments(), []
+    def gather(pictures: Noise) -> Measures:
+        measures = Measures([features], None, SCENES_SPACE)
         for image in pictures.batches(batch):
-            kept.append(features(image))
-            moments.update(kept[-1])
-        return moments, torch.cat(kept)
+            measures.update(image, [])
+        return measures
 
     start = time.perf_counter()
-    (a, kept), (b, others) = (clock.timed("extraction", gather)(pictures) for pictures in (first, second))
-    frechet = clock.timed("frechet", frechet_distance)(a, b)
+    a, b = (clock.timed("extraction", gather)(pictures) for pictures in (first, second))
+    kept, others = a.features[network], b.features[network]
+    frechet = clock.timed("frechet", frechet_distance)(a.moments[network], b.moments[network])
     size = min(SUBSET_SIZE, len(first), len(second))
     kernel = clock.timed("kernel", kernel_distance)(kept, others, subset_size=size)
     seconds = {**clock.seconds, "total": time.perf_counter() - start}

@@ -37,7 +37,7 @@ class Measures:
         self.networks = networks
         self.count = 0
         self.moments = {network.name: Moments() for network in networks}
-        self._features: dict[str, list[Tensor]] = {network.name: [] for network in networks}
+        self._features = {network.name: _Rows(FEATURES_KEPT) for network in networks}
         self.layout = None if segmenter is None else Layout(segmenter, space)
 
     def update(
@@ -47,8 +47,7 @@ class Measures:
         for network in self.networks:
             features = network(image)
             self.moments[network.name].update(features)
-            if self.count < FEATURES_KEPT:
-                self._features[network.name].append(features.float().cpu()[: FEATURES_KEPT - self.count])
+            self._features[network.name].add(features.float().cpu())
         self.count += len(image)
         if self.layout is not None:
             self.layout.update(image, maps)
@@ -56,9 +55,7 @@ class Measures:
     @property
     def features(self) -> dict[str, Tensor]:
         """Network -> the features that were kept, float32 (n, d), on the CPU."""
-        for parts in self._features.values():
-            parts[:] = [torch.cat(parts)] if parts else []  # not held twice
-        return {name: parts[0] for name, parts in self._features.items() if parts}
+        return {name: rows.all for name, rows in self._features.items() if rows.count}
 
     def realism(self, other: Measures) -> dict[str, Any]:
         """How near these pictures come to the others: Frechet and kernel distance, neighbours; by network."""
@@ -89,8 +86,37 @@ class Measures:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.count = int(state["count"])
         for name in self._features:
-            self._features[name] = [state[f"features {name}"]] if f"features {name}" in state else []
+            self._features[name] = _Rows(FEATURES_KEPT)
+            if f"features {name}" in state:
+                self._features[name].add(state[f"features {name}"])
         parts = {f"moments {name}": moments for name, moments in self.moments.items()}
         for part, gathered in {**parts, **({"layout": self.layout} if self.layout else {})}.items():
             own = {k.removeprefix(f"{part}/"): v for k, v in state.items() if k.startswith(f"{part}/")}
             gathered.load_state_dict(own)
+
+
+class _Rows:
+    """Rows of a matrix that grows by doubling, up to a limit.
+
+    A list of small tensors would stay between the large, short-lived ones of a network, and leave the heap in
+    pieces that none of those fits into: memory would grow with every batch.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.count = limit, 0
+        self._matrix = torch.empty(0, 0)
+
+    def add(self, rows: Float[Tensor, "b d"]) -> None:
+        rows = rows[: self.limit - self.count]
+        total = self.count + len(rows)
+        if total > len(self._matrix):
+            larger = rows.new_empty(min(self.limit, max(total, 1024, 2 * len(self._matrix))), rows.shape[1])
+            if self.count:
+                larger[: self.count] = self.all
+            self._matrix = larger
+        self._matrix[self.count : total] = rows
+        self.count = total
+
+    @property
+    def all(self) -> Float[Tensor, "n d"]:
+        return self._matrix[: self.count]
