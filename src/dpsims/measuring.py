@@ -235,7 +235,8 @@ class Bench:
         lpips = settings.lpips and (settings.lpips.name, settings.lpips.weights)
         digests = [segmenter_key(source, *self.size, 0, 0)["digest"] for source in (self.train, self.real)]
         about = [digests, self.split, asdict(self.protocol), self.size, self.batch_size, sorted(self.metrics)]
-        about += [networks, segmenter, lpips, list(self.space.names), self.device.type]
+        classes = [self.space.names, self.space.evaluation.names]
+        about += [networks, segmenter, lpips, classes, self.device.type]
         key = {"about": about, "model": model, "versions": [dpsims.__version__, torch.__version__]}
         self._kept.append(Progress(self._keep, key))
         return self._kept[-1]
