@@ -144,3 +144,47 @@ def test_bad_options_are_one_line(dpsims: Run, tmp_path: Path, photos: Path, mod
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "a.png")
     check_refused(dpsims(*how, "--segmenter", tmp_path / "a.png"), "a.png")
     check_refused(dpsims("evaluate", model), "--data")
+    check_refused(dpsims(*how, "--size", "100000x100000"), "--size 100000x100000", "16,384")
+    check_refused(dpsims(*how, "--features", "scenes_tiny=x"), "scenes_tiny was given before")
+    check_refused(dpsims(*how, "--utility", "--split", "train"), "--utility", "--split test")
+    check_refused(dpsims(*how, "--utility", "--utility-pictures", photos / "images"), "--utility-pictures")
+    check_refused(dpsims("evaluate", photos / "images"), "is a folder of pictures", "--data")
+
+
+def test_no_network_is_loaded_that_nothing_needs(dpsims: Run, tmp_path: Path, photos: Path, model: Path):
+    file = model / "model.json"
+    about = json.loads(file.read_text())
+    about["about"]["backbone"]["weights"] = str(tmp_path / "gone.safetensors")
+    file.write_text(json.dumps(about))
+    how = [model, "--data", photos, "--segmenter-images", "8"]
+    check_refused(dpsims("evaluate", *how), "gone.safetensors")
+    assert report_of(dpsims, tmp_path, *how, "--metrics", "layout")["miou"] is not None
+
+
+def test_reports_of_parts_compare(dpsims: Run, tmp_path: Path, photos: Path, model: Path):
+    files = [tmp_path / "layout.json", tmp_path / "all.json"]
+    how = ["evaluate", model, "--data", photos, *QUICK, "--json"]
+    assert dpsims(*how, files[0], "--metrics", "layout")[0] == dpsims(*how, files[1])[0] == 0
+    code, table, err = dpsims("compare", *files)
+    assert code == 0 and "mIoU" in table, err
+
+
+def test_the_grid_shows_measured_pictures(photos: Path, model: Path):
+    import torch
+
+    from dpsims.config import DataConfig
+    from dpsims.evaluation.report import to_uint8
+    from dpsims.instruments import feature_networks
+    from dpsims.measuring import Bench
+    from dpsims.synthesis import Synthesizer
+
+    synthesizer = Synthesizer.load(model)
+    networks = feature_networks(["scenes_tiny"], synthesizer.size, {})
+    bench = Bench(DataConfig(root=str(photos), height=32, width=40), networks, split="train", seed=5)
+    sheet = np.asarray(bench.sheet([synthesizer], ["generated"], rows=3, real=False))
+    shown = to_uint8(bench.picture(synthesizer, 5))[0]  # of 16 maps, rows 0, 5 and 10
+    scale = max(1, sheet.shape[1] // 2 // 40 - 0)
+    large = shown.repeat(scale, 0).repeat(scale, 1)
+    windows = torch.from_numpy(sheet.copy()).unfold(0, large.shape[0], 1).unfold(1, large.shape[1], 1)
+    wanted = torch.from_numpy(large.copy()).permute(2, 0, 1)
+    assert (windows == wanted).flatten(2).all(2).any()

@@ -69,6 +69,9 @@ def lpips(tmp_path_factory: pytest.TempPathFactory) -> Lpips:
     return Lpips("squeeze", path)
 
 
+NAME = "squeeze, weights squeeze.safetensors"
+
+
 def label_map() -> Tensor:
     """(2, 32, 32): sky above road, a car and an unlabelled corner in the first; only road in the second."""
     label = torch.full((2, 32, 32), ROAD)
@@ -95,7 +98,7 @@ def test_a_change_inside_one_class_shows_there_and_nowhere_else(lpips: Lpips):
     after[:, 0, label[0] == CAR] += 0.6  # one channel of three: 0.2 a pixel
     report = diversity([before, after], label, lpips)
     regions = report["diversity_regions"]
-    assert list(regions) == ["pixels", "lpips squeeze", "means"]
+    assert list(regions) == ["pixels", f"lpips {NAME}", "means"]
     assert regions["pixels"] == {"sky": 0, "road": 0, "car": pytest.approx(0.2)}
     assert report["diversity"] == pytest.approx(0.2 * 16 * 8 / 32**2)
     # the network's blocks lie inside the regions: it sees no more of them than the pixels do
@@ -104,8 +107,8 @@ def test_a_change_inside_one_class_shows_there_and_nowhere_else(lpips: Lpips):
     by_hand = feature_distance(first, second).item()
     assert by_hand > 0.05 and regions["means"] == {"sky": 0, "road": 0, "car": pytest.approx(by_hand)}
     # LPIPS looks around, but most of the change is where it is
-    inside = regions["lpips squeeze"]
-    assert inside["car"] > report["lpips"]["squeeze"] > inside["sky"] > 0
+    inside = regions[f"lpips {NAME}"]
+    assert inside["car"] > report["lpips"][NAME] > inside["sky"] > 0
 
 
 def test_a_model_that_ignores_its_noise_gets_exactly_zero(lpips: Lpips):
@@ -116,8 +119,8 @@ def test_a_model_that_ignores_its_noise_gets_exactly_zero(lpips: Lpips):
     assert report == {
         "diversity": 0.0,
         "diversity_features": {"means": 0.0},
-        "lpips": {"squeeze": 0.0},
-        "diversity_regions": {"pixels": nothing, "lpips squeeze": nothing, "means": nothing},
+        "lpips": {NAME: 0.0},
+        "diversity_regions": {"pixels": nothing, f"lpips {NAME}": nothing, "means": nothing},
     }
 
 
@@ -135,13 +138,13 @@ def test_it_is_the_mean_over_all_pairs_and_maps(lpips: Lpips):
     assert report["diversity_features"]["means"] == mean(
         [feature_distance(features(a), features(b)) for a, b in pairs]
     )
-    assert report["lpips"]["squeeze"] == mean([lpips(a, b) for a, b in pairs])
+    assert report["lpips"][NAME] == mean([lpips(a, b) for a, b in pairs])
     regions = report["diversity_regions"]
     road = [label[i] == ROAD for i in range(2)]  # both maps have it, of different sizes: each counts once
     assert regions["pixels"]["road"] == mean(
         [(a[i] - b[i]).abs()[:, road[i]].mean() for a, b in pairs for i in range(2)]
     )
-    assert regions["lpips squeeze"]["road"] == mean(
+    assert regions[f"lpips {NAME}"]["road"] == mean(
         [lpips.maps(a, b)[i][road[i]].mean() for a, b in pairs for i in range(2)]
     )
 
@@ -268,10 +271,10 @@ def test_real_regions_by_hand(lpips: Lpips):
     expected = feature_distance(*(sky[None] for sky in skies)).item()
     assert report["diversity_regions"]["means"]["sky"] == pytest.approx(expected)
     assert report["diversity_regions"]["means"]["car"] is None
-    assert report["lpips"]["squeeze"] == pytest.approx(lpips(image[:1], image[1:]).item())
+    assert report["lpips"][NAME] == pytest.approx(lpips(image[:1], image[1:]).item())
     both = (label[0] == label[1]) & (label[0] == ROAD)
     over_road = lpips.maps(image[:1], image[1:])[0][both].mean().item()
-    assert report["diversity_regions"]["lpips squeeze"]["road"] == pytest.approx(over_road, rel=1e-5)
+    assert report["diversity_regions"][f"lpips {NAME}"]["road"] == pytest.approx(over_road, rel=1e-5)
 
 
 def test_asking_for_the_real_figures_changes_nothing():
@@ -289,8 +292,8 @@ def test_one_real_picture_or_none_has_no_diversity(lpips: Lpips):
     expected = {
         "diversity": None,
         "diversity_features": {"means": None},
-        "lpips": {"squeeze": None},
-        "diversity_regions": {"pixels": nothing, "lpips squeeze": nothing, "means": nothing},
+        "lpips": {NAME: None},
+        "diversity_regions": {"pixels": nothing, f"lpips {NAME}": nothing, "means": nothing},
     }
     assert real.report() == expected
     real.update(noise(1, 0), label_map()[:1])

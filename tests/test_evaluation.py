@@ -16,6 +16,7 @@ from dpsims.evaluation import (
     evaluate,
     grid,
     measure_real,
+    measures,
     rows_of,
     summary,
     text_table,
@@ -203,6 +204,43 @@ def test_evaluate_takes_a_reference_and_several_networks():
     assert report["frechet"]["a"] == report["frechet"]["b"] > 0
     assert report["real"] == run(painter(), networks=[network("a"), network("b")])["real"]
     assert report["weights"] == dict.fromkeys("ab", network().weights)
+
+
+def test_the_real_column_reads_as_a_models():
+    """Training pictures in the place of generated ones, against the test pictures."""
+    rng = np.random.default_rng(0)
+    brightness = torch.from_numpy(rng.uniform(-0.9, 0.9, (60, 1, 1, 1))).float()
+    label = torch.zeros(60, 8, 8, dtype=torch.int64)
+    image = brightness.expand(60, 3, 8, 8).contiguous()
+
+    def part(chosen):
+        return lambda first: iter([Batch(image[chosen][first:], label[chosen][first:])] if first == 0 else [])
+
+    few, many = part(slice(0, 12)), part(slice(12, 60))
+    real = measure_real(many, few, settings()).report
+    # many pictures of one distribution stand near each of few
+    assert real["coverage"]["tiny"] == 1 > measure_real(few, many, settings()).report["coverage"]["tiny"]
+    model = evaluate(lambda label, indices, sample: image[12:][list(indices)], many, many, settings())
+    assert model["real"]["precision"]["tiny"] == model["precision"]["tiny"] == 1
+
+
+def test_features_are_a_random_sample_of_large_sets(monkeypatch):
+    monkeypatch.setattr(measures, "FEATURES_KEPT", 7)
+    chosen = settings().measures()
+    for image, label in split(23, 0)(0):
+        chosen.update(image, label)
+    every = {number: network()(image[i : i + 1])[0] for image, number, i in _numbered(split(23, 0)(0))}
+    assert len(set(chosen.kept)) == 7 and max(chosen.kept) > 7
+    for row, number in zip(chosen.features["tiny"], chosen.kept, strict=True):
+        torch.testing.assert_close(row, every[number])
+
+
+def _numbered(batches):
+    count = 0
+    for image, _ in batches:
+        for i in range(len(image)):
+            yield image, count + i, i
+        count += len(image)
 
 
 def test_only_what_was_asked_for_is_measured():

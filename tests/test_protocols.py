@@ -41,5 +41,7 @@ def test_ours_is_the_default_and_unknown_ones_are_named():
 def test_records_tell_protocols_apart():
     records = [json.dumps(how.record((4, 4), "test", 0), sort_keys=True) for how in PROTOCOLS.values()]
     assert len(set(records)) == len(records)
+    sizes = {name: how.record(how.size or (0, 0), "test", 0)["size"] for name, how in PROTOCOLS.items()}
+    assert sizes == {"oasis": [256, 256], "dpsims": [256, 256], "dpsims-512": [512, 512]}
     record = json.loads(records[0])
     assert record["reference"] == "test" and record["samples"] == 1 and record["size"] == [4, 4]

@@ -14,7 +14,9 @@ import numpy as np
 
 from dpsims.config import DataConfig, from_dict
 from dpsims.data import Split, open_source
+from dpsims.data.layouts import recognise
 from dpsims.data.scenes import SCENES_SPACE
+from dpsims.data.shards import is_sharded, read_index
 from dpsims.evaluation import text_table, to_uint8
 from dpsims.evaluation.inception import cache_folder
 from dpsims.evaluation.page import PageSamples, write_page
@@ -72,38 +74,31 @@ def evaluate_model(
     """
     if split not in get_args(Split):
         raise ValueError(f"split={split!r}: use one of {', '.join(get_args(Split))}")
+    if utility and split == "train":
+        raise ValueError("--utility: trains on the training pictures; test it on --split test or val")
+    if utility_pictures is not None and not (utility and holds_pictures(path)):
+        raise ValueError(
+            "--utility-pictures: are for --utility of a folder of pictures; leave the option out"
+        )
     part = cast(Split, split)
-    folder = holds_pictures(path)
-    model = None if folder else Synthesizer.load(path, device)
+    model = None if holds_pictures(path) else Synthesizer.load(path, device)
     if data is None and (model is None or model.space != SCENES_SPACE):
-        raise ValueError(f"{path}: was not trained on scenes; give real pictures to compare with, --data DIR")
-    if source is None:
-        trained_on = "folder" if model is None else str(model.about.get("source", "folder"))
-        source = "scenes" if data is None else "folder" if trained_on == "scenes" else trained_on
+        what = "is a folder of pictures" if model is None else "was not trained on scenes"
+        raise ValueError(f"{path}: {what}; give real pictures to compare with, --data DIR")
+    source = source or _source_of(model, data)
     how = _settle(protocol_of(protocol, source), size, maps, seed)
-    features = _with_protocol(features, how)
+    networks = _with_protocol(features, how)
+    needed = {"realism", "neighbours"} & set(metrics)
     if model is None:
-        if grid is not None or untrained:
-            option = "--grid" if grid is not None else "--untrained"
-            raise ValueError(f"{option}: {path} is a folder of pictures, not a model; leave the option out")
-        if not features and {"realism", "neighbours"} & set(metrics):
-            raise ValueError(
-                f"{path}: is a folder of pictures; give a network to compare them by (--features "
-                "NAME[=WEIGHTS]), or --metrics without realism and neighbours"
-            )
+        _check_for_folder(path, networks, needed, grid, untrained, utility and utility_pictures is None)
         contestant = _open_pictures(path, _data_config(source, data, (1, 1)), part, how)
-        if utility and utility_pictures is None:
-            raise ValueError(
-                f"--utility: {path} has the pictures of the {split} maps; give those of the training maps by "
-                "the same program: --utility-pictures DIR"
-            )
     else:
         contestant = model
     compared = how.size or contestant.size
-    wanted = features or not folder
+    wanted = needed or (model is not None and "diversity" in metrics) or networks
     bench = Bench(
         _data_config(source, data, compared),
-        feature_networks(features, compared, contestant.about) if wanted else [],
+        feature_networks(networks, compared, contestant.about) if wanted else [],
         split=part,
         protocol=how,
         metrics=metrics,
@@ -115,10 +110,17 @@ def evaluate_model(
         batch_size=batch_size,
         device=device,
         keep=cache_folder() / "evaluations",
+        listener=listener_of(),
     )
-    for notice in bench.real.notices:
+    for notice in (
+        *bench.real.notices,
+        *(contestant.notices if isinstance(contestant, PictureFolder) else ()),
+    ):
         say(f"note: {notice}")
     bench.check(contestant)
+    painter = contestant
+    if utility_pictures is not None:  # a picture that is missing is said now
+        painter = PictureFolder(utility_pictures, bench.train.names, bench.space, compared, how.resize)
     about = {
         "model": str(path),
         "data": bench.real.name,
@@ -127,23 +129,54 @@ def evaluate_model(
         "date": datetime.date.today().isoformat(),
     }
     report = {**about, **bench.measure(contestant)}
+
+    def keep() -> None:
+        if json_file is not None:
+            write_whole(json_file, json.dumps(report, indent=1).encode())
+
+    keep()  # what comes takes long, too
     if utility:
-        painter = contestant
-        if utility_pictures is not None:
-            painter = PictureFolder(utility_pictures, bench.train.names, bench.space, compared, how.resize)
         report["utility"] = _utility(bench, painter, segmenter_images, range(utility_seeds))
     columns = {"generated": report}
     if untrained and model is not None:
         report["untrained"] = columns["untrained"] = bench.measure(bench.untrained(model))
+    keep()
     print(text_table({**columns, "real": report["real"]}))
-    if json_file is not None:
-        write_whole(json_file, json.dumps(report, indent=1).encode())
     if html_file is not None:
         write_whole(html_file, write_page(report, page_samples(bench, contestant, report)).encode())
     if grid is not None and model is not None:
         write_png(grid, bench.sheet([model, model], ["generated", "other noise"]))
     bench.forget()
     return report
+
+
+def _source_of(model: Synthesizer | None, data: str | None) -> str:
+    """How the set lies in `data`: as shards say; as the set that the model was trained on; as it looks."""
+    if data is None:
+        return "scenes"
+    if is_sharded(Path(data)):
+        return str(read_index(Path(data))["source"])
+    trained_on = str(model.about.get("source", "folder")) if model is not None else "folder"
+    return recognise(Path(data)) if trained_on in ("folder", "scenes") else trained_on
+
+
+def _check_for_folder(
+    path: str | Path, networks: list[str], needed: set[str], grid: Path | None, untrained: bool, lacks: bool
+) -> None:
+    """ValueError for what cannot be had of a folder of pictures. lacks: pictures of the training maps."""
+    if grid is not None or untrained:
+        option = "--grid" if grid is not None else "--untrained"
+        raise ValueError(f"{option}: {path} is a folder of pictures, not a model; leave the option out")
+    if not networks and needed:
+        raise ValueError(
+            f"{path}: is a folder of pictures; give a network to compare them by (--features "
+            "NAME[=WEIGHTS]), or --metrics without realism and neighbours"
+        )
+    if lacks:
+        raise ValueError(
+            f"--utility: {path} has pictures of other maps than the training ones; give those of the same "
+            "program: --utility-pictures DIR"
+        )
 
 
 def _settle(how: Protocol, size: tuple[int, int] | None, maps: Maps | None, seed: int) -> Protocol:
@@ -165,7 +198,12 @@ def _settle(how: Protocol, size: tuple[int, int] | None, maps: Maps | None, seed
 
 def _with_protocol(features: Sequence[str], how: Protocol) -> list[str]:
     """The networks asked for, and those of the protocol that are not among them, which come first."""
-    named = {text.partition("=")[0]: text for text in features}
+    named: dict[str, str] = {}
+    for text in features:
+        name = text.partition("=")[0]
+        if name in named:
+            raise ValueError(f"--features {text}: {name} was given before; each network once")
+        named[name] = text
     return [*(named.pop(name, name) for name in how.features), *named.values()]
 
 
@@ -176,7 +214,7 @@ def _plain(value: Any) -> str:
 def _utility(bench: Bench, model: Contestant, images: int, seeds: Sequence[int]) -> dict[str, Any]:
     """`measure_utility` of pictures of the training maps; the segmenters are kept in the user's cache."""
     name = hashlib.sha256(repr((bench.train.name, bench.size)).encode()).hexdigest()[:16]
-    painter, listener = bench.painter(model, bench.seed), listener_of()
+    painter, listener = bench.painter(model, bench.seed, bench.train), listener_of()
     train = ChosenPairs(bench.train, images)  # no more are generated than one training sees
     with generate_pictures(painter, train, bench.size, bench.batch_size, progress=listener) as synthetic:
         return measure_utility(

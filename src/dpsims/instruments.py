@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from dpsims.data import Batch, Source, training_batches
 from dpsims.evaluation.features import PooledFeatures
 from dpsims.evaluation.huggingface import PREFIX, HuggingFaceSegmenter
 from dpsims.evaluation.inception import InceptionFeatures, cache_folder
+from dpsims.evaluation.progress import Listener
 from dpsims.evaluation.segmentation import (
     LayoutSegmenter,
     Segmenter,
@@ -103,7 +104,7 @@ def _train(train: Source, data: DataConfig, device: torch.device, images: int) -
     )
 
 
-def listener_of(every: float = 15.0) -> Callable[[str, int, int], None]:
+def listener_of(every: float = 15.0) -> Listener:
     """Called with (what is being done, pictures done, of how many), says where it stands every 15 seconds."""
     said = time.monotonic()
 
@@ -111,7 +112,7 @@ def listener_of(every: float = 15.0) -> Callable[[str, int, int], None]:
         nonlocal said
         if time.monotonic() - said > every:
             said = time.monotonic()
-            say(f"  {what}: {done}/{total} pictures")
+            say(f"  {what}: {done}{f'/{total}' if total else ''}")
 
     return listen
 

@@ -12,9 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import dpsims
 from dpsims.checkpoint import Model
-from dpsims.config import DataConfig
+from dpsims.config import DataConfig, to_dict
 from dpsims.data import Batch, Source, Split, fixed_batches, open_source
 from dpsims.data.batches import resize_map, resize_picture
 from dpsims.evaluation import (
@@ -24,15 +23,14 @@ from dpsims.evaluation import (
     evaluate,
     measure_real,
     rows_of,
-    segmenter_key,
 )
 from dpsims.evaluation.features import weights_digest
 from dpsims.evaluation.huggingface import PREFIX
 from dpsims.evaluation.inception import to_bytes
 from dpsims.evaluation.lpips import make_lpips
-from dpsims.evaluation.progress import Progress
+from dpsims.evaluation.progress import Listener, Progress
 from dpsims.evaluation.protocols import DEFAULT, Protocol
-from dpsims.evaluation.run import METRICS, Generate, Settings
+from dpsims.evaluation.run import METRICS, Generate, Settings, versions
 from dpsims.instruments import open_segmenter
 from dpsims.models.generator import Generator
 from dpsims.pictures import PictureFolder
@@ -47,8 +45,8 @@ class Bench:
 
     data: its height and width are the size; networks: see `feature_networks`; segmenter, segmenter_images and
     segmenter_classes: see `open_segmenter`; lpips: see `make_lpips`; protocol: how figures are taken; keep:
-    folder from which a killed evaluation goes on (see `forget`). `real` are the pictures of the split,
-    `train` the training ones.
+    folder from which a killed evaluation goes on (see `forget`); listener: hears how far it is. `real` are
+    the pictures of the split, `train` the training ones.
     """
 
     def __init__(
@@ -67,6 +65,7 @@ class Bench:
         batch_size: int = 16,
         device: str = "auto",
         keep: Path | None = None,
+        listener: Listener | None = None,
     ) -> None:
         self.data, self.networks, self.batch_size = data, list(networks), batch_size
         self.protocol, self.metrics, self.split, self.seed = protocol, metrics, split, seed
@@ -89,7 +88,7 @@ class Bench:
                 f"with --segmenter {PREFIX}NAME, or leave the option out"
             )
         self._segmenter = (segmenter, segmenter_images, segmenter_classes)
-        self._lpips, self._keep = lpips, keep
+        self._lpips, self._keep, self._listener = lpips, keep, listener
         self._kept: list[Progress] = []
 
     def batches_of(self, source: Source) -> Callable[[int], Iterator[Batch]]:
@@ -121,6 +120,8 @@ class Bench:
             diversity_samples=self.protocol.diversity_samples,
             diversity_maps=self.protocol.diversity_maps,
             maps=None if self.protocol.maps == "picture" else self.maps,
+            seed=self.seed,
+            listener=self._listener,
         )
 
     @cached_property
@@ -142,7 +143,10 @@ class Bench:
             weights = {"pictures": model.identity}
         else:
             weights = {"model": weights_digest(model.generator)}
-        progress = self._progress({**weights, "seed": seed, "samples": settings.diversity_samples})
+        about = {"seed": seed, "samples": settings.diversity_samples, "size": model.size}
+        if isinstance(model, Synthesizer):
+            about["config"] = to_dict(model.generator.config)
+        progress = self._progress({**weights, **about})
         report = evaluate(
             self.painter(model, seed),
             self.batches_of(self.train),
@@ -161,18 +165,21 @@ class Bench:
         report["weights"] |= weights
         return report
 
-    def painter(self, model: Contestant, seed: int = 0) -> Generate:
+    def painter(self, model: Contestant, seed: int = 0, source: Source | None = None) -> Generate:
         """The model's pictures at the bench's size, as they are when they were saved: in bytes.
 
-        A model of another size works at its own, and its pictures are resized. Picture number n of sample m
-        has the noise of (seed + m, n), as `dpsims generate --seed` of all maps in order.
+        source: whose maps are numbered, `real` where not given. A model of another size works at its own,
+        from the maps as they are stored, and its pictures are resized. Picture number n of sample m has the
+        noise of (seed + m, n).
         """
+        source = self.real if source is None else source
         if isinstance(model, PictureFolder):
             return model.generate
 
         def generate(label: Tensor, indices: Sequence[int], sample: int) -> Tensor:
             if model.size != self.size:
-                label = torch.stack([resize_map(one, model.size) for one in label])
+                stored = (torch.from_numpy(source.load(index)[1]) for index in indices)
+                label = torch.stack([resize_map(one, model.size) for one in stored])
             image = model.generate_numbered(label, indices, sample, seed)
             if not torch.isfinite(image).all():
                 return image  # for the message: bytes would hide it
@@ -209,10 +216,12 @@ class Bench:
 
         The same model twice: another noise.
         """
-        label_rows = []
-        for number, (image, label) in enumerate(fixed_batches(self.real, *self.size, 1, rows)):
+        label_rows, count = [], len(self.real)
+        rows = min(rows, count)
+        for index in (row * count // rows for row in range(rows)):
+            image, label = self.pair(self.real, index)
             samples = [sum(other is model for other in models[:i]) for i, model in enumerate(models)]
-            fakes = [self.painter(m)(label, [number], s) for m, s in zip(models, samples, strict=True)]
+            fakes = [self.picture(m, index, s) for m, s in zip(models, samples, strict=True)]
             label_rows += rows_of(label, image if real else None, fakes, self.space.palette)
         return contact_sheet(label_rows, ["label map", *(["real"] if real else []), *titles])
 
@@ -230,14 +239,14 @@ class Bench:
         if self._keep is None:
             return None
         settings = self.settings
-        segmenter = settings.segmenter.key if settings.segmenter is not None else None
-        networks = [(n.name, n.title, n.weights) for n in settings.networks]
+        segmenter = settings.segmenter and (settings.segmenter.key, settings.segmenter.weights)
+        networks = [network.key for network in settings.networks]
         lpips = settings.lpips and (settings.lpips.name, settings.lpips.weights)
-        digests = [segmenter_key(source, *self.size, 0, 0)["digest"] for source in (self.train, self.real)]
+        digests = [source.fingerprint() for source in (self.train, self.real)]
         about = [digests, self.split, asdict(self.protocol), self.size, self.batch_size, sorted(self.metrics)]
         classes = [self.space.names, self.space.evaluation.names]
         about += [networks, segmenter, lpips, classes, self.device.type]
-        key = {"about": about, "model": model, "versions": [dpsims.__version__, torch.__version__]}
+        key = {"about": about, "model": model, "versions": versions()}
         self._kept.append(Progress(self._keep, key))
         return self._kept[-1]
 

@@ -40,6 +40,14 @@ class PictureFolder:
         self.about: dict[str, Any] = {}
         files = files_with(self.folder, IMAGE_SUFFIXES)
         self.samples = _match(self.folder, files, names)
+        counts = [len(samples) for samples in self.samples]
+        self.notices: list[str] = []
+        if max(counts) > min(counts):
+            few = names[counts.index(min(counts))]
+            self.notices.append(
+                f"{self.folder}: {few} has {min(counts)} samples, others up to {max(counts)}; the first "
+                f"{min(counts)} of each map are taken"
+            )
         self.size = size or read_image(self.samples[0][0]).shape[:2]
 
     @property
@@ -95,6 +103,8 @@ def _samples_of(name: str, names: set[str], by_stem: dict[str, Path], stems: lis
     numbered = []
     while f"{name}_{len(numbered)}" in by_stem and f"{name}_{len(numbered)}" not in names:
         numbered.append(by_stem[f"{name}_{len(numbered)}"])
+    if numbered and name in by_stem:
+        raise ValueError(f"{by_stem[name]}: {numbered[0].name} could be meant, too; remove one of them")
     if numbered or name in by_stem:
         return numbered or [by_stem[name]]
     start = bisect_left(stems, f"{name}_")

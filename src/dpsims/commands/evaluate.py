@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from dpsims.commands.parts import Device, Seed, writable_file
+from dpsims.commands.parts import Device, Seed, size_of, writable_file
 
-METRICS = ("realism", "layout", "diversity", "neighbours", "utility")
+METRICS = ("realism", "layout", "diversity", "neighbours", "utility")  # of evaluation.run, and utility
 
 
 def evaluate(
@@ -131,8 +131,8 @@ def evaluate(
     from dpsims import evaluating
 
     evaluating.evaluate_model(
-        model, data, source=source, split=split, protocol=protocol, size=_size(size),
-        maps=map_size if map_size in ("picture", "native") else _size(map_size, "--map-size"),
+        model, data, source=source, split=split, protocol=protocol, size=size_of(size),
+        maps=map_size if map_size in ("picture", "native") else size_of(map_size, "--map-size"),
         metrics=[name for name in chosen if name != "utility"], features=features or [],
         segmenter=segmenter, segmenter_images=segmenter_images, segmenter_classes=segmenter_classes,
         lpips=lpips, utility=utility or "utility" in chosen, utility_seeds=utility_seeds,
@@ -150,13 +150,3 @@ def _metrics(text: str | None) -> list[str]:
         what = f"{unknown[0]!r} is unknown" if unknown else "names nothing"
         raise ValueError(f"--metrics {text}: {what}; use of {', '.join(METRICS)}")
     return chosen
-
-
-def _size(text: str | None, option: str = "--size") -> Any:
-    """`256x512` -> (256, 512)."""
-    if text is None:
-        return None
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) > 0 and int(width) > 0):
-        raise ValueError(f"{option} {text}: give HEIGHTxWIDTH, such as 256x512")
-    return int(height), int(width)

@@ -36,3 +36,18 @@ def writable(folder: Path, option: str = "--out") -> Path:
         raise ValueError(
             f"{folder}: cannot write there ({error.strerror}); choose another {option}"
         ) from error
+
+
+LARGEST_SIDE = 16_384  # of pictures that are compared; beyond it, a slip of the pen is likelier
+
+
+def size_of(text: str | None, option: str = "--size") -> Any:
+    """`256x512` -> (256, 512); None for None. ValueError for anything else."""
+    if text is None:
+        return None
+    sides = text.split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and 0 < int(side) <= LARGEST_SIDE for side in sides):
+        raise ValueError(
+            f"{option} {text}: give HEIGHTxWIDTH, such as 256x512, each up to {LARGEST_SIDE:,} pixels"
+        )
+    return int(sides[0]), int(sides[1])

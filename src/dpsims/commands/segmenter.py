@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from dpsims.commands.parts import PLAIN, Device, writable_file
+from dpsims.commands.parts import PLAIN, Device, size_of, writable_file
 from dpsims.config import BackboneConfig, DataConfig, from_dict
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def train(
     It is scored on the real test pictures, and the score kept in the file.
     """
     writable_file(out, "--out")
-    shape = _size(size)
+    shape = size_of(size)
 
     import torch
 
@@ -139,7 +139,7 @@ def score(
     """How well a segmenter reads real pictures: mIoU, pixel accuracy, IoU of each class."""
     if json_file is not None:
         writable_file(json_file, "--json")
-    shape = _size(size)
+    shape = size_of(size)
 
     from dpsims.data import Split
 
@@ -220,16 +220,6 @@ def _table(score: dict[str, Any]) -> str:
     width = max(len("pixel accuracy"), *(len(f"  {name}") for name in score["iou"]))
     rows = [row("mIoU", score["miou"]), row("pixel accuracy", score["pixel_accuracy"]), "IoU"]
     return "\n".join([title, *rows, *(row(f"  {name}", value) for name, value in score["iou"].items())])
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    """`256x512` -> (256, 512)."""
-    if text is None:
-        return None
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) > 0 and int(width) > 0):
-        raise ValueError(f"--size {text}: give HEIGHTxWIDTH, such as 256x512")
-    return int(height), int(width)
 
 
 def _say(text: str) -> None:

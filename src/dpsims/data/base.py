@@ -83,6 +83,11 @@ class CachedSource:
     def __len__(self) -> int:
         return len(self.source)
 
+    def fingerprint(self) -> str:
+        """Tells other files, or the same ones changed; of pairs that are drawn, not read, their name."""
+        own = getattr(self.source, "fingerprint", None)
+        return own() if own else self.name
+
     def order(self, seed: int, epoch: int) -> np.ndarray:
         """See `epoch_order`."""
         return epoch_order(self.source, seed, epoch)

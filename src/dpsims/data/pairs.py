@@ -91,6 +91,12 @@ class PairSource:
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def fingerprint(self) -> str:
+        """A digest of all files' names, sizes and times."""
+        files = (file for pair in self.pairs for file in (pair.image, pair.label))
+        told = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+
     def load(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Pair i: uint8 RGB (h, w, 3) and int64 class indices (h, w)."""
         return self.layout.read(self.pairs[i])

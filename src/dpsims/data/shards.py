@@ -94,6 +94,10 @@ class Shards:
     def __len__(self) -> int:
         return len(self.names)
 
+    def fingerprint(self) -> str:
+        """A digest of the shards' own."""
+        return hashlib.sha256(repr(self._files).encode()).hexdigest()[:16]
+
     def load(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Pair i: uint8 RGB (h, w, 3) and int64 class indices (h, w). ValueError names shard and pair."""
         picture, label = self.files(i)

@@ -4,7 +4,7 @@ from dpsims.evaluation.diversity import PairwiseDiversity, RealDiversity
 from dpsims.evaluation.features import PooledFeatures
 from dpsims.evaluation.frechet import Moments, frechet_distance
 from dpsims.evaluation.report import contact_sheet, grid, rows_of, text_table, to_uint8
-from dpsims.evaluation.run import RealReference, evaluate, measure_real, summary, validate
+from dpsims.evaluation.run import RealReference, evaluate, measure_real
 from dpsims.evaluation.segmentation import (
     ConfusionMatrix,
     Segmenter,
@@ -12,6 +12,7 @@ from dpsims.evaluation.segmentation import (
     segmenter_key,
     train_segmenter,
 )
+from dpsims.evaluation.validate import summary, validate
 
 __all__ = [
     "ConfusionMatrix",

@@ -164,8 +164,10 @@ def _settings(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     of_diversity |= {f"protocol.{key}": value for key, value in asked.items() if "diversity" in key}
     general = {key: report.get(key) for key in ("data", "size", "split", "seeds", "versions")}
     general["protocol"] = {k: v for k, v in asked.items() if k != "maps" and "diversity" not in k}
-    general["counts"] = {key: value for key, value in counts.items() if "diversity" not in key}
+    general["counts"] = {key: counts[key] for key in counts if "diversity" not in key and key != "train"}
     groups = {"": dict(_flat(general))}
+    if any(_measured(report.get(key)) for key in ("frechet", "kid")):
+        groups["realism"] = {"counts.train": counts.get("train")}
     if any(_measured(report.get(key)) for key in _OF_DIVERSITY):
         groups["diversity"] = of_diversity
     if report.get("miou") is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -28,8 +29,9 @@ class PooledFeatures:
 
     @property
     def title(self) -> str:
-        origin = getattr(self.backbone, "description", self.name)
-        return f"Frechet distance ({origin} features)"
+        origin, scale = getattr(self.backbone, "description", self.name), getattr(self.backbone, "scale", 1.0)
+        enlarged = "" if scale == 1 else f", pictures enlarged {scale:g}x"
+        return f"Frechet distance ({origin} features{enlarged})"
 
     @property
     def device(self) -> torch.device:
@@ -52,6 +54,12 @@ class PooledFeatures:
     def weights(self) -> str:
         """A digest of the network's weights, for the report."""
         return weights_digest(self.backbone)
+
+    @property
+    def key(self) -> list[Any]:
+        """What the features depend on, for JSON."""
+        strides = list(getattr(self.backbone, "strides", ()))
+        return [self.name, self.title, self.weights, getattr(self.backbone, "scale", 1.0), strides]
 
     def collect(self, images: Iterable[Float[Tensor, "b 3 h w"]]) -> Moments:
         """Moments of all pictures of a stream of batches; one batch is held at a time."""

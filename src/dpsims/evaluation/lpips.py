@@ -13,7 +13,6 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
 import safetensors.torch
@@ -47,8 +46,8 @@ class Lpips:
     """LPIPS 0.1 by one of its three networks: `alex` (the usual one of papers), `vgg` or `squeeze`.
 
     weights: the ImageNet network below, a .safetensors or .pth file with torchvision's names; None takes the
-    published one, from torch's cache or fetched into it. `name` and `key` are for a report. Only with the
-    published weights is the distance LPIPS as the literature has it, and `title` says so.
+    published one, from torch's cache or fetched into it. `name` is for a report: only with the published
+    weights is the distance LPIPS as the literature has it, and the name says where it is not.
 
     Raises ValueError where lpips is not installed, for an unknown network, and for a file that is absent,
     damaged, or of another network.
@@ -66,23 +65,12 @@ class Lpips:
         path = Path(weights) if weights is not None else published_weights(network)
         state, digest = _read(path)
         _fill(model, state, network, path)
-        self.name = network
-        self.standard = digest.startswith(_published_digits(network))
-        self.key = {
-            "network": f"lpips-{network} 0.1 (lpips {metadata.version('lpips')})",
-            "weights": path.name,
-            "sha256": digest,
-        }
+        published = digest.startswith(_published_digits(network))
+        self.network, self.name = network, network if published else f"{network}, weights {path.name}"
         self.model = model.to(device).eval()
         self._network, self._scaling = (model.get_submodule(name) for name in ("net", "scaling_layer"))
         # weights of squared differences, none negative: their roots go onto the features
         self._roots = [layer.sqrt() for name, layer in model.named_parameters() if name.startswith("lin")]
-
-    @property
-    def title(self) -> str:
-        if self.standard:
-            return f"LPIPS ({self.name})"
-        return f"LPIPS-like distance ({self.name}, weights {self.key['weights']})"
 
     @property
     def device(self) -> torch.device:
@@ -127,10 +115,10 @@ class Lpips:
         through it together.
         """
         height, width = image.shape[-2:]
-        smallest = SMALLEST[self.name]
+        smallest = SMALLEST[self.network]
         if min(height, width) < smallest:
             raise ValueError(
-                f"pictures of {height}x{width} pixels are too small for LPIPS ({self.name}): {smallest} a "
+                f"pictures of {height}x{width} pixels are too small for LPIPS ({self.network}): {smallest} a "
                 "side is the least; measure at a larger size, or without LPIPS"
             )
         device = self.device

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 State = dict[str, Tensor]
+Listener = Callable[[str, int, int], None]
+"""Called with (what is being done, pictures done, of how many; 0: not known)."""
 SECONDS = 30.0
 """between two savings: what a kill costs at most, and a batch"""
 KEPT_DAYS = 14

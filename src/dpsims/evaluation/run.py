@@ -7,10 +7,11 @@ pictures stand beside them.
 
 from __future__ import annotations
 
-import math
+import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib import metadata
 from typing import Any
 
 import torch
@@ -21,11 +22,10 @@ import dpsims
 from dpsims.data import Batch
 from dpsims.evaluation.diversity import PairwiseDiversity, RealDiversity
 from dpsims.evaluation.features import PooledFeatures
-from dpsims.evaluation.frechet import Moments, frechet_distance
 from dpsims.evaluation.lpips import Lpips
-from dpsims.evaluation.measures import Measures
+from dpsims.evaluation.measures import FEATURES_KEPT, Measures
 from dpsims.evaluation.neighbours import nearest
-from dpsims.evaluation.progress import Accumulator, Progress
+from dpsims.evaluation.progress import Accumulator, Listener, Progress
 from dpsims.evaluation.segmentation import LayoutSegmenter
 from dpsims.labels import LabelSpace
 
@@ -52,7 +52,8 @@ class Settings:
     networks: of realism, neighbours and diversity; the first one is `summary`'s. segmenter: None leaves
     layout out. lpips: None leaves it out. metrics: parts of METRICS. diversity: `diversity_samples` (2 or
     more; fewer skip it) pictures of each of `diversity_maps` evenly spaced maps (None: of all). maps: None
-    compares layouts at the pictures' size. seed: of what is drawn from real pictures.
+    compares layouts at the pictures' size. seed: of what is drawn from real pictures. listener: hears how far
+    it is.
     """
 
     space: LabelSpace
@@ -64,6 +65,7 @@ class Settings:
     diversity_maps: int | None = 64
     maps: Maps | None = None
     seed: int = 0
+    listener: Listener | None = None
 
     def __post_init__(self) -> None:
         names = [network.name for network in self.networks]
@@ -121,10 +123,18 @@ def measure_real(
         training.update(batch.image, maps)
 
     gathered = {"measures": measures, **({"diversity": diversity} if diverse else {})}
-    _pass("real", test, measures, gathered, take, progress, settings.maps)
+    _pass("real", test, measures, gathered, take, progress, settings)
     counts = {"test": measures.count}
     if settings.compares_training:
-        _pass("train", train, training, {"measures": training}, take_training, progress)
+        _pass(
+            "train",
+            train,
+            training,
+            {"measures": training},
+            take_training,
+            progress,
+            replace(settings, maps=None),
+        )
         counts = {"train": training.count, **counts}
     for split, count in counts.items():
         if count < 2:
@@ -133,7 +143,7 @@ def measure_real(
             )
     report: dict[str, Any] = {"counts": counts}
     if "realism" in settings.metrics:
-        report |= measures.realism(training)
+        report |= training.realism(measures)  # as a model's pictures: against the test pictures
     if measures.layout is not None:
         report |= measures.layout.report()
     if diverse:
@@ -185,11 +195,12 @@ def evaluate(
             diversity.update([image, *made] if first_one else made, label)
 
     gathered = {"measures": measures, **({"diversity": diversity} if samples > 1 else {})}
-    _pass("generated", test, measures, gathered, take, progress, settings.maps)
+    _pass("generated", test, measures, gathered, take, progress, settings)
     report: dict[str, Any] = {"warnings": []}
     if "realism" in settings.metrics:
         report |= measures.realism(reference.test)
-        report["warnings"] = _few_images(measures.count, reference.test.count)
+        counts = [measures.count, reference.test.count, reference.report["counts"]["train"]]
+        report["warnings"] = _notes(counts)
     if measures.layout is not None and reference.test.layout is not None:
         report |= measures.layout.report()
         report["worst"] = _worst(measures.layout.picture_iou, reference.test.layout.picture_iou)
@@ -207,54 +218,9 @@ def evaluate(
         "counts": counts,
         "segmenter": settings.segmenter.key if measures.layout is not None and settings.segmenter else None,
         "weights": _weights(settings),
-        "versions": {"torch": torch.__version__, "dpsims": dpsims.__version__},
+        "versions": versions(),
         "seconds": round(time.monotonic() - start, 2),
     }
-
-
-def validate(
-    generate: Generate,
-    val: Batches,
-    network: PooledFeatures,
-    reference: Moments | None = None,
-    diversity_maps: int = 16,
-) -> dict[str, float]:
-    """A quick look during training: {"frechet": distance to the real pictures of `val`, "diversity": in
-    pixels}.
-
-    One pass, one network, no segmenter; two samples of the first `diversity_maps` maps. reference: moments of
-    the real pictures of `val`, measured along where absent (they cost a pass of the network each time).
-    Raises ValueError as `evaluate`.
-    """
-    real, fake, diversity = Moments(), Moments(), PairwiseDiversity([])
-    for image, label in val(0):
-        if reference is None:
-            real.update(network(image))
-        indices = range(fake.count, fake.count + len(label))
-        sample = generate_checked(generate, label, indices, 0)
-        again = label[: max(0, diversity_maps - fake.count)]
-        if len(again):
-            other = generate_checked(generate, again, indices[: len(again)], 1)
-            diversity.update([sample[: len(again)], other])
-        fake.update(network(sample))
-    diverse = diversity.report()["diversity"]
-    return {
-        "frechet": frechet_distance(fake, reference or real),
-        "diversity": math.nan if diverse is None else diverse,
-    }
-
-
-def summary(report: dict[str, Any], network: str | None = None) -> dict[str, float | None]:
-    """The flat triple `frechet`, `miou`, `diversity` of a report of `evaluate` or of its "real" section.
-
-    network: name of the network whose Frechet distance is shown; the report's first where not given.
-    ValueError for one that the report does not have.
-    """
-    frechet = report["frechet"]
-    if network is not None and network not in frechet:
-        raise ValueError(f"network={network!r} was not measured; there are: {', '.join(frechet)}")
-    value = frechet[network if network is not None else next(iter(frechet))]
-    return {"frechet": value, "miou": report.get("miou"), "diversity": report.get("diversity")}
 
 
 def _pass(
@@ -264,21 +230,39 @@ def _pass(
     gathered: dict[str, Accumulator],
     take: Callable[[int, Batch, Sequence[Tensor] | Tensor], None],
     progress: Progress | None,
-    maps: Maps | None = None,
+    settings: Settings,
 ) -> None:
     """`take(number of its first picture, batch, maps to compare with)` of each batch, from where a stored
     pass stood.
     """
     if progress is not None:
         progress.load(part, gathered)
-    others = maps(measures.count) if maps is not None else None
+    others = settings.maps(measures.count) if settings.maps is not None else None
     for batch in batches(measures.count):
         truth = batch.label if others is None else next(others)
         take(measures.count, batch, truth)
+        if settings.listener is not None:
+            settings.listener(f"{part} pictures measured", measures.count, 0)
         if progress is not None:
             progress.save(part, gathered)
     if progress is not None:
         progress.save(part, gathered, now=True)
+
+
+def versions() -> dict[str, str]:
+    """Of the programs that figures can depend on, those that are installed."""
+    found = {"dpsims": dpsims.__version__, "torch": torch.__version__}
+    for name in (
+        "torchvision",
+        "timm",
+        "torch-fidelity",
+        "lpips",
+        "segmentation-models-pytorch",
+        "transformers",
+    ):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _weights(settings: Settings) -> dict[str, str]:
@@ -311,8 +295,8 @@ def _nearest_training(measures: Measures, reference: RealReference) -> list[dict
     order = distance.argsort()[:NEAREST].tolist()
     return [
         {
-            "index": i,
-            "nearest": int(index[i]),
+            "index": measures.kept[i],
+            "nearest": reference.train.kept[int(index[i])],
             "distance": distance[i].item(),
             "real_distance": reference.usual,
         }
@@ -340,10 +324,19 @@ def _evenly_spaced(count: int, wanted: int) -> set[int]:
     return set(torch.linspace(0, count - 1, min(count, wanted)).round().int().tolist())
 
 
-def _few_images(generated: int, real: int) -> list[str]:
+def _notes(counts: Sequence[int]) -> list[str]:
+    """What stands above the figures. counts: generated, test and training pictures."""
+    told = []
+    if max(counts) > FEATURES_KEPT:
+        told.append(
+            f"of sets of more than {FEATURES_KEPT:,} pictures a random sample of that many serves kernel "
+            "distance, precision, recall, density, coverage and the nearest training pictures"
+        )
+    generated, real = counts[:2]
     if min(generated, real) >= FEW_IMAGES:
-        return []
+        return told
     return [
+        *told,
         f"Frechet distances of {generated} generated against {real} real pictures: under {FEW_IMAGES:,} they "
-        "are biased upwards, the more the fewer there are; compare only figures of the same counts"
+        "are biased upwards, the more the fewer there are; compare only figures of the same counts",
     ]

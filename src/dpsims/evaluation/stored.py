@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
@@ -14,12 +14,10 @@ import numpy as np
 from dpsims.data import Batch, Source, fixed_batches
 from dpsims.data.base import epoch_order
 from dpsims.data.batches import Resize
+from dpsims.evaluation.progress import Listener
 from dpsims.evaluation.report import to_uint8
 from dpsims.evaluation.run import Generate, generate_checked
 from dpsims.labels import LabelSpace
-
-Listener = Callable[[str, int, int], None]
-"""Called with (what is being done, how many are done, of how many)."""
 
 
 class StoredPairs:

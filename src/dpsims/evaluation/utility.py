@@ -19,6 +19,7 @@ from torch import Tensor
 from dpsims.config import DataConfig
 from dpsims.data import Batch, Source, training_batches
 from dpsims.data.batches import Resize
+from dpsims.evaluation.progress import Listener
 from dpsims.evaluation.run import Batches
 from dpsims.evaluation.segmentation import (
     ConfusionMatrix,
@@ -27,7 +28,7 @@ from dpsims.evaluation.segmentation import (
     segmenter_key,
     train_segmenter,
 )
-from dpsims.evaluation.stored import JoinedPairs, Listener, store_pairs
+from dpsims.evaluation.stored import JoinedPairs, store_pairs
 from dpsims.evaluation.trained_segmenter import TrainedSegmenter
 from dpsims.labels import LabelSpace
 

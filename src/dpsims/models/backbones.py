@@ -43,7 +43,7 @@ class Backbone(nn.Module):
         self.channels, self._native = pyramid.channels, pyramid.native
         self.strides = tuple(2 ** stride_exponent(stride, scale) for stride in pyramid.nominal)
         self.description = description
-        self._scale, self._minimum, self._fixed = scale, pyramid.minimum, pyramid.fixed
+        self.scale, self._minimum, self._fixed = scale, pyramid.minimum, pyramid.fixed
         self._multiple, self._stretch = pyramid.multiple, pyramid.stretch
         self.register_buffer("mean", torch.tensor(pyramid.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(pyramid.std).view(1, 3, 1, 1))
@@ -84,7 +84,7 @@ class Backbone(nn.Module):
     def _enlarged(self, h: int, w: int) -> tuple[int, int]:
         if self._fixed is not None:
             return self._fixed
-        factor = max(self._scale, self._minimum / min(h, w))
+        factor = max(self.scale, self._minimum / min(h, w))
         step = self._multiple if self._stretch else 1
         return step * math.ceil(round(h * factor) / step), step * math.ceil(round(w * factor) / step)
 

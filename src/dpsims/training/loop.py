@@ -24,7 +24,7 @@ from dpsims.data import Batch, Source, fixed_batches, open_source, training_batc
 from dpsims.data.base import epoch_order
 from dpsims.evaluation.features import PooledFeatures
 from dpsims.evaluation.report import grid
-from dpsims.evaluation.run import validate
+from dpsims.evaluation.validate import validate
 from dpsims.models.backbones import load_backbone
 from dpsims.models.generator import Generator
 from dpsims.synthesis import Synthesizer, pick_device
