@@ -14,8 +14,9 @@ from PIL import Image
 
 from dpsims import cli
 from dpsims.commands.fields import field_helps
-from dpsims.config import Recipe, settable_fields
+from dpsims.config import Recipe
 from dpsims.evaluation import Segmenter
+from dpsims.plain import settable_fields
 from tests.command_line import SPACE, TINY_OPTIONS, check_refused, spoil
 from tests.conftest import Run
 

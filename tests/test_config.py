@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from dpsims.config import DataConfig, Recipe, from_dict, settable_fields, to_dict
+from dpsims.config import DataConfig, Recipe
+from dpsims.plain import from_dict, settable_fields, to_dict
 
 
 def test_absent_fields_keep_their_defaults_and_present_ones_are_set():

@@ -14,11 +14,11 @@ import dpsims
 
 SOURCE = Path(dpsims.__file__).parent
 ROWS = [
-    {"config", "labels", "writing"},
+    {"config", "labels", "plain", "writing"},
     {"data", "models", "losses", "labelmix", "recipes"},
-    {"checkpoint"},
-    {"synthesis", "evaluation"},
-    {"pictures", "instruments"},
+    {"checkpoint", "modes"},
+    {"synthesis", "evaluation", "exported"},
+    {"pictures", "instruments", "graphs"},
     {"training", "export", "studio", "generating"},
     {"measuring"},
     {"demo", "evaluating"},

@@ -62,7 +62,7 @@ def test_features_are_those_of_torch_fidelity(weights: Path):
     assert ours.title == "Frechet distance (Inception, weights random.pth)"
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
     network = f"inception-v3-compat (torch-fidelity {torch_fidelity.__version__})"
-    assert ours.key == {"network": network, "weights": "random.pth", "sha256": sha256}
+    assert ours.origin == {"network": network, "weights": "random.pth", "sha256": sha256}
     with pytest.raises(ValueError, match="NaN"):
         ours(torch.full((1, 3, 8, 8), torch.nan))
 

@@ -4,10 +4,12 @@ import shutil
 import pytest
 import torch
 
+from dpsims import synthesis
 from dpsims.checkpoint import Model, find_model, load_model, save_model
 from dpsims.config import GeneratorConfig
 from dpsims.labels import LabelSpace
 from dpsims.models.generator import Generator, RegionNoise
+from dpsims.modes import Mode
 from dpsims.synthesis import Synthesizer
 
 SPACE = LabelSpace(("sky", "road"), ((0, 0, 255), (90, 90, 90)), (0, 1), ignore_id=255)
@@ -55,9 +57,50 @@ def test_noise_by_region(folder):
     assert image.shape == (1, 3, 16, 24)
 
 
+def test_samples_of_one_map_are_those_of_the_map_repeated(folder):
+    synthesizer, label = Synthesizer.load(folder), labels()[:1]
+    expected = synthesizer.generate(label.expand(3, -1, -1), seed=5, first=2)
+    assert torch.allclose(synthesizer.generate_samples(label, 3, seed=5, first=2), expected, atol=1e-5)
+    plain = Synthesizer.load(folder, mode=Mode(fold=False))
+    assert torch.allclose(plain.generate_samples(label, 3, seed=5, first=2), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="3 maps; give one"):
+        synthesizer.generate_samples(labels(), 3)
+
+
+def test_very_large_maps_are_tiled(folder, monkeypatch):
+    synthesizer, label = Synthesizer.load(folder), labels().repeat(1, 2, 2)
+    whole = synthesizer.generate(label, seed=5)
+    tiled = synthesizer.generate_tiled(label, seed=5, window=24, overlap=6)  # trained at 16x24
+    assert not torch.allclose(tiled, whole, atol=1e-4)  # each window has its own group normalisation
+    assert (tiled - whole).abs().mean() < 0.05
+    monkeypatch.setattr(synthesis, "TILED_ABOVE", 32 * 48)
+    assert torch.equal(synthesizer.generate(label, seed=5), whole)
+    monkeypatch.setattr(synthesis, "TILED_ABOVE", 32 * 48 - 1)
+    assert torch.allclose(synthesizer.generate(label, seed=5), tiled, atol=1e-5)
+    z = synthesizer.noise(6, seed=0).unflatten(0, (3, 2))
+    regional = RegionNoise(z, (label == 1).long())
+    expected = synthesizer.generate_tiled(label, noise=regional)
+    assert torch.allclose(synthesizer.generate(label, noise=regional), expected, atol=1e-5)
+
+
+def test_a_lower_precision(folder):
+    label, plain = labels(), Synthesizer.load(folder)
+    half = Synthesizer.load(folder, mode=Mode("bf16"))
+    for noise in (None, RegionNoise(plain.noise(6, seed=0).unflatten(0, (3, 2)), (label == 1).long())):
+        image = half.generate(label, seed=5, noise=noise)
+        assert image.dtype == torch.float32
+        assert 0 < (image - plain.generate(label, seed=5, noise=noise)).abs().mean() < 0.01
+    expected = half.generate_samples(label[:1], 2, seed=5)
+    assert (expected - plain.generate_samples(label[:1], 2, seed=5)).abs().mean() < 0.01
+
+
 def test_labels_out_of_range_are_refused(folder):
     with pytest.raises(ValueError, match=r"index 3; classes are 0\.\.1, unlabelled is 2"):
         Synthesizer.load(folder).generate(torch.full((1, 8, 8), 3))
+    with pytest.raises(ValueError, match="index -1"):
+        Synthesizer.load(folder).generate_samples(torch.full((1, 8, 8), -1), 2)
+    with pytest.raises(ValueError, match="index 3"):
+        Synthesizer.load(folder).generate_tiled(torch.full((1, 8, 8), 3))
 
 
 @pytest.mark.parametrize(

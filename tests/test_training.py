@@ -23,9 +23,9 @@ from dpsims.config import (
     LossConfig,
     Recipe,
     TrainingConfig,
-    to_dict,
 )
 from dpsims.models.generator import Generator
+from dpsims.plain import to_dict
 from dpsims.training import TrainingStopped, train
 from dpsims.training.ema import GeneratorAverage, reestimate_batchnorm
 from dpsims.training.log import HISTORY, Health
@@ -185,7 +185,8 @@ def test_a_run_stops_at_a_signal_with_a_checkpoint(tmp_path):
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(to_dict(recipe)))
     code = (
-        "import sys, yaml; from dpsims.config import Recipe, from_dict; from dpsims.training import train\n"
+        "import sys, yaml; from dpsims.config import Recipe; from dpsims.plain import from_dict\n"
+        "from dpsims.training import train\n"
         "train(from_dict(Recipe, yaml.safe_load(open(sys.argv[1]))), sys.argv[2])"
     )
     command = [sys.executable, "-c", code, str(file), str(tmp_path / "run")]

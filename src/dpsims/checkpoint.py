@@ -10,6 +10,7 @@ A checkpoint is a folder that appears whole or not at all (written under another
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -23,11 +24,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from dpsims.config import GeneratorConfig, from_dict, to_dict
+from dpsims.config import GeneratorConfig
 from dpsims.labels import LabelSpace
 from dpsims.models.generator import Generator
+from dpsims.plain import from_dict, to_dict
 
 FORMAT = 1
 # A validation split has some hundred pictures; within this factor its distances do not tell checkpoints apart
@@ -226,3 +228,13 @@ def read_json(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file}: cannot be read ({error.strerror})") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{file}: damaged, no JSON ({error})") from error
+
+
+def weights_digest(module: nn.Module) -> str:
+    """16 hex digits that tell a network's weights (and buffers) from others, wherever they were loaded
+    from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]

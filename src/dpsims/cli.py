@@ -16,6 +16,7 @@ import typer
 
 from dpsims.commands.data import data_app
 from dpsims.commands.evaluate import evaluate
+from dpsims.commands.export import export
 from dpsims.commands.fields import plain_value, with_field_options
 from dpsims.commands.parts import PLAIN, Device, Model, Seed, writable, writable_file
 from dpsims.commands.segmenter import segmenter_app
@@ -72,6 +73,14 @@ def generate(
         ),
     ] = "auto",
     device: Device = "auto",
+    runtime: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|torch|onnx|openvino|torch-export",
+            help="what runs the model: a file of `dpsims export` its own (an .onnx file also runs in "
+            "openvino), a checkpoint torch",
+        ),
+    ] = "auto",
 ) -> None:
     """Generate pictures from label maps; STEM.png becomes OUT/STEM.png, of the same size."""
     from dpsims.data.files import list_maps
@@ -81,15 +90,22 @@ def generate(
         raise ValueError(f"{out}: holds the label maps themselves; choose another --out")
     writable(out)
 
+    from dpsims.exported import ExportedSynthesizer, is_exported
     from dpsims.generating import generate_files
     from dpsims.synthesis import Synthesizer
 
-    synthesizer = Synthesizer.load(model, device)
+    if is_exported(model):
+        synthesizer = ExportedSynthesizer(model, runtime=runtime, device=device)
+    elif runtime in ("auto", "torch"):
+        synthesizer = Synthesizer.load(model, device)
+    else:
+        raise ValueError(f"--runtime {runtime}: runs exported files; first dpsims export {model} --out FILE")
     count = generate_files(synthesizer, files, out, seed, samples, batch_size, size)
     print(f"{count} pictures in {out}")
 
 
 app.command()(evaluate)
+app.command()(export)
 
 
 @app.command()

@@ -6,13 +6,8 @@ line: `--training.batch_size 16` sets `Recipe.training.batch_size`.
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import difflib
-import types
-import typing
-from dataclasses import dataclass, field
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 _DERIVED = {"derived": True}  # filled in by `Recipe.resolved`, not by a user
 
@@ -133,6 +128,14 @@ class TrainingConfig:
     """half-life of the generator's moving average, in pictures (shortened at the start)"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """arithmetic of the forward passes; `auto` is bf16 on a GPU that has it and fp32 elsewhere"""
+    compile: bool = False
+    """compile the networks (torch.compile): minutes at the start, then shorter steps; for long GPU runs"""
+    accumulate: int = 1
+    """parts that a step's batch is computed in, one after the other, where memory is short; class weights are
+    those of the whole batch, BatchNorm's statistics those of a part"""
+    recompute_backbone: bool = False
+    """compute the frozen backbone's activations again on the way back instead of keeping them: less memory
+    for large backbones, a little more time, the same losses"""
     device: str = "auto"
     """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1` ..."""
     log_steps: int = 1
@@ -172,6 +175,11 @@ class Recipe:
                     raise ValueError(f"{name}={list(value)}: give at least one number, each {lowest} or more")
             elif value < lowest or value > 2**53:
                 raise ValueError(f"{name}={value}: use {lowest} or more")
+        if self.training.accumulate > self.training.batch_size:
+            raise ValueError(
+                f"training.accumulate={self.training.accumulate}: use at most training.batch_size "
+                f"({self.training.batch_size})"
+            )
         if self.training.seed >= 2**32:
             raise ValueError(f"training.seed={self.training.seed}: use less than {2**32}")
         for name in ("contrastive_temperature", "diversity_threshold"):
@@ -203,11 +211,9 @@ class Recipe:
 
     def resolved(self, num_classes: int) -> Recipe:
         """A copy whose derived fields (number of classes, the discriminator's backbone) are filled in."""
-        generator = dataclasses.replace(self.generator, num_classes=num_classes)
-        discriminator = dataclasses.replace(
-            self.discriminator, num_classes=num_classes, backbone=self.backbone
-        )
-        return dataclasses.replace(self, generator=generator, discriminator=discriminator)
+        generator = replace(self.generator, num_classes=num_classes)
+        discriminator = replace(self.discriminator, num_classes=num_classes, backbone=self.backbone)
+        return replace(self, generator=generator, discriminator=discriminator)
 
 
 def _get(recipe: Recipe, name: str) -> Any:
@@ -236,6 +242,7 @@ _LOWEST = {
     "losses.contrastive_places": 2,
     "losses.diversity_weight": 0,
     "training.batch_size": 1,
+    "training.accumulate": 1,
     "training.total_images": 1,
     "training.max_minutes": 0,
     "training.seed": 0,
@@ -248,68 +255,3 @@ _LOWEST = {
     "training.keep": 1,
     "evaluation.validation_images": 0,
 }
-
-
-def settable_fields(section: type) -> dict[str, Any]:
-    """Name -> type of the fields of a config class that a recipe or the command line may set."""
-    hints = get_type_hints(section)
-    return {f.name: hints[f.name] for f in dataclasses.fields(section) if not f.metadata.get("derived")}
-
-
-def from_dict(cls: type, values: dict[str, Any], path: str = "", where: str = "recipe") -> Any:
-    """Build a config dataclass from plain values; absent fields keep their defaults.
-
-    Raises ValueError for an unknown field or a value of the wrong type, naming `where`, the field and the
-    mend.
-    """
-    hints, kwargs = get_type_hints(cls), {}
-    for key, value in values.items():
-        if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f"did you mean {path}{near[0]}?" if near else f"known: {', '.join(hints)}"
-            raise ValueError(f"{where}: unknown field {path}{key}; {hint}")
-        kwargs[key] = _convert(hints[key], value, path + key, where)
-    return cls(**kwargs)
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """Plain values (lists, not tuples) that YAML and JSON can hold."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items()}
-        return [plain(v) for v in value] if isinstance(value, (tuple, list)) else value
-
-    return plain(dataclasses.asdict(config))
-
-
-def _convert(kind: Any, value: Any, name: str, where: str) -> Any:
-    def refuse(wanted: str) -> ValueError:
-        return ValueError(f"{where}: {name}={value!r} should be {wanted}")
-
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, dict):
-            raise refuse("a section with fields")
-        return from_dict(typing.cast(type, kind), value, f"{name}.", where)
-    origin = get_origin(kind)
-    if origin in (Union, types.UnionType):  # only `X | None` is used
-        inner = next(a for a in get_args(kind) if a is not type(None))
-        return None if value is None else _convert(inner, value, name, where)
-    if origin is Literal:
-        if value not in get_args(kind):
-            raise refuse("one of " + ", ".join(map(str, get_args(kind))))
-        return value
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise refuse("a list of whole numbers, such as [1, 2]")
-        return tuple(_convert(get_args(kind)[0], v, name, where) for v in value)
-    if kind in (int, float) and isinstance(value, str):  # YAML reads 1e-4 and 1e6, without a dot, as text
-        with contextlib.suppress(ValueError):
-            value = float(value)
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if kind is int and isinstance(value, float) and value.is_integer():  # YAML reads 1.0e+6 as a float
-        return int(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise refuse({int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind])
-    return value

@@ -12,7 +12,7 @@ from typing import Any, cast, get_args
 
 import numpy as np
 
-from dpsims.config import DataConfig, from_dict
+from dpsims.config import DataConfig
 from dpsims.data import Split, open_source
 from dpsims.data.layouts import recognise
 from dpsims.data.scenes import SCENES_SPACE
@@ -28,6 +28,7 @@ from dpsims.evaluation.utility import measure_utility
 from dpsims.instruments import feature_networks, listener_of, say
 from dpsims.measuring import Bench, Contestant
 from dpsims.pictures import PictureFolder, holds_pictures
+from dpsims.plain import from_dict
 from dpsims.synthesis import Synthesizer
 from dpsims.writing import write_png, write_whole
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dpsims.data.files import read_label
 from dpsims.evaluation.report import to_uint8
+from dpsims.exported import ExportedSynthesizer
 from dpsims.models.layers import downsample_ids
 from dpsims.synthesis import Synthesizer
 from dpsims.writing import write_png
@@ -27,7 +28,7 @@ Item = tuple[Path, np.ndarray]  # file to write, label map
 
 
 def generate_files(
-    synthesizer: Synthesizer,
+    synthesizer: Synthesizer | ExportedSynthesizer,
     files: Sequence[Path],
     out: Path,
     seed: int = 0,
@@ -57,7 +58,11 @@ def generate_files(
 
 
 def generate_sized(
-    synthesizer: Synthesizer, labels: Int[Tensor, "b h w"], seed: int, first: int, size: str
+    synthesizer: Synthesizer | ExportedSynthesizer,
+    labels: Int[Tensor, "b h w"],
+    seed: int,
+    first: int,
+    size: str,
 ) -> Float[Tensor, "b 3 H W"]:
     """`Synthesizer.generate` at the size that `size` (see `generate_files`) asks for."""
     height, width = labels.shape[1:]
@@ -71,7 +76,9 @@ def generate_sized(
     return F.interpolate(images, (height, width), mode="bicubic", antialias=True).clamp(-1, 1)
 
 
-def _items(synthesizer: Synthesizer, files: Sequence[Path], out: Path, samples: int) -> Iterator[Item]:
+def _items(
+    synthesizer: Synthesizer | ExportedSynthesizer, files: Sequence[Path], out: Path, samples: int
+) -> Iterator[Item]:
     for file in files:
         label = read_label(file, synthesizer.space)
         for sample in range(samples):

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from dpsims.config import BackboneConfig, DataConfig, from_dict
+from dpsims.config import BackboneConfig, DataConfig
 from dpsims.data import Batch, Source, training_batches
 from dpsims.evaluation.features import PooledFeatures
 from dpsims.evaluation.huggingface import PREFIX, HuggingFaceSegmenter
@@ -29,6 +29,7 @@ from dpsims.evaluation.segmentation import (
     train_segmenter,
 )
 from dpsims.models.backbones import load_backbone
+from dpsims.plain import from_dict
 
 SEGMENTER_BATCH = 8
 FEATURE_SIDE = 128  # smaller pictures are enlarged towards this before a named network sees them

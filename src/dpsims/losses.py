@@ -16,9 +16,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """`x` from the CPU on `device`, without waiting for what the device still computes (as copies from
+    pageable memory do)."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+
+
 def class_counts(label: Int[Tensor, "b h w"], num_classes: int) -> Int[Tensor, " k"]:
     """Labelled pixels of each class. Several processes add theirs up before they weight."""
-    return torch.bincount(label.flatten(), minlength=num_classes + 1)[:num_classes]
+    # not bincount: on a GPU it waits for the largest id, to know how long its answer is
+    one = torch.ones((), dtype=torch.int64, device=label.device)
+    counts = torch.zeros(num_classes + 1, dtype=torch.int64, device=label.device)
+    return counts.scatter_add_(0, label.flatten(), one.expand(label.numel()))[:num_classes]
 
 
 def class_weights(label: Int[Tensor, "b h w"], counts: Int[Tensor, " k"]) -> Float[Tensor, "b h w"]:
@@ -43,31 +52,42 @@ def focal(
 
 
 def real_loss(
-    logits: Float[Tensor, "b c h w"], label: Int[Tensor, "b h w"], gamma: float = 0.0, smoothing: float = 0.0
+    logits: Float[Tensor, "b c h w"],
+    label: Int[Tensor, "b h w"],
+    gamma: float = 0.0,
+    smoothing: float = 0.0,
+    counts: Int[Tensor, " k"] | None = None,
 ) -> Float[Tensor, ""]:
     """mean w_t FL(p, t+1) over labelled pixels: the discriminator's loss on real pictures, the generator's
     on its own.
 
     smoothing: share of the target that goes to `fake` instead (one-sided label smoothing, for the
-    discriminator only).
+    discriminator only). counts: `class_counts` of the whole batch where this is a part of it; the losses of
+    its parts add up to the batch's.
     """
     num_classes = logits.shape[1] - 1
-    weight = class_weights(label, class_counts(label, num_classes))
+    counts = class_counts(label, num_classes) if counts is None else counts
+    weight = class_weights(label, counts)
     labelled = label != num_classes
     target = torch.where(labelled, label + 1, 0)
     loss = focal(logits, target, gamma)
     if smoothing:
         loss = (1 - smoothing) * loss + smoothing * focal(logits, torch.zeros_like(target), gamma)
-    return (weight * loss).sum() / labelled.sum().clamp_min(1)
+    return (weight * loss).sum() / counts.sum().clamp_min(1)
 
 
 def fake_loss(
-    logits: Float[Tensor, "b c h w"], label: Int[Tensor, "b h w"], gamma: float = 0.0
+    logits: Float[Tensor, "b c h w"],
+    label: Int[Tensor, "b h w"],
+    gamma: float = 0.0,
+    counts: Int[Tensor, " k"] | None = None,
 ) -> Float[Tensor, ""]:
-    """mean FL(p, 0) over labelled pixels: the discriminator's loss on generated pictures."""
+    """mean FL(p, 0) over labelled pixels: the discriminator's loss on generated pictures. counts: as in
+    `real_loss`."""
     labelled = label != logits.shape[1] - 1
+    pixels = labelled.sum() if counts is None else counts.sum()
     loss = focal(logits, torch.zeros_like(label), gamma)
-    return (loss * labelled).sum() / labelled.sum().clamp_min(1)
+    return (loss * labelled).sum() / pixels.clamp_min(1)
 
 
 def contrastive_loss(
@@ -88,7 +108,7 @@ def contrastive_loss(
         count = f.shape[2] * f.shape[3]
         if count < 2:
             continue
-        chosen = torch.randperm(count, generator=rng)[:places].to(f.device)
+        chosen = to_device(torch.randperm(count, generator=rng)[:places], f.device)
         query, key = (
             F.normalize(rearrange(x.float(), "b c h w -> b (h w) c")[:, chosen], dim=2) for x in (f, r)
         )

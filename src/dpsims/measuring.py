@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from dpsims.checkpoint import Model
-from dpsims.config import DataConfig, to_dict
+from dpsims.config import DataConfig
 from dpsims.data import Batch, Source, Split, fixed_batches, open_source
 from dpsims.data.batches import resize_map, resize_picture
 from dpsims.evaluation import (
@@ -24,7 +24,6 @@ from dpsims.evaluation import (
     measure_real,
     rows_of,
 )
-from dpsims.evaluation.features import weights_digest
 from dpsims.evaluation.huggingface import PREFIX
 from dpsims.evaluation.inception import to_bytes
 from dpsims.evaluation.lpips import make_lpips
@@ -34,6 +33,7 @@ from dpsims.evaluation.run import METRICS, Generate, Settings, versions
 from dpsims.instruments import open_segmenter
 from dpsims.models.generator import Generator
 from dpsims.pictures import PictureFolder
+from dpsims.plain import to_dict
 from dpsims.synthesis import Synthesizer, pick_device
 from dpsims.training.ema import reestimate_batchnorm
 
@@ -142,7 +142,7 @@ class Bench:
             settings = replace(settings, diversity_samples=model.samples_per_map)
             weights = {"pictures": model.identity}
         else:
-            weights = {"model": weights_digest(model.generator)}
+            weights = {"model": model.weights}
         about = {"seed": seed, "samples": settings.diversity_samples, "size": model.size}
         if isinstance(model, Synthesizer):
             about["config"] = to_dict(model.generator.config)

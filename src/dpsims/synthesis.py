@@ -10,8 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dpsims.checkpoint import Model, load_model
+from dpsims.checkpoint import Model, load_model, weights_digest
+from dpsims.models import tiling
 from dpsims.models.generator import RegionNoise
+from dpsims.modes import DTYPES, GraphedGenerator, Mode, prepare
+
+TILED_ABOVE = 1024 * 1024
+"""pixels of a map above which `generate` works in windows and strips"""
 
 
 def pick_device(name: str) -> torch.device:
@@ -34,21 +39,26 @@ def pick_device(name: str) -> torch.device:
 class Synthesizer:
     """A generator for use. `Synthesizer.load("scenes").generate(label, seed=1)`."""
 
-    def __init__(self, model: Model, device: str = "auto") -> None:
-        self.device = pick_device(device)
+    def __init__(self, model: Model, device: str = "auto", mode: Mode | None = None) -> None:
+        """Raises ValueError for a device that is not there, or a mode that it has not."""
+        self.device, self.mode = pick_device(device), mode or Mode()
         self.space, self.about = model.space, model.about
         self.size = (model.height, model.width)
         """height and width that the model was trained at; other sizes work, the further away the worse"""
-        self.generator = model.generator.to(memory_format=torch.channels_last).to(self.device)
+        self.weights = weights_digest(model.generator)
+        """tells models apart, in reports"""
+        self.generator = prepare(model.generator, self.mode, self.device)
+        """for use, not for saving: by default a folded copy of the model's generator as it was"""
+        self._network = GraphedGenerator(self.generator) if self.mode.cuda_graphs else self.generator
 
     @classmethod
-    def load(cls, model: str | Path, device: str = "auto") -> Synthesizer:
+    def load(cls, model: str | Path, device: str = "auto", mode: Mode | None = None) -> Synthesizer:
         """From a run's folder (a good, late checkpoint), a checkpoint's folder, or a shipped model's name
         (`scenes`).
 
         Raises ValueError where there is no model, or a damaged one.
         """
-        return cls(load_model(model), device)
+        return cls(load_model(model), device, mode)
 
     def noise(self, batch: int, seed: int, first: int = 0) -> Float[Tensor, "b n d"]:
         """Noise of samples first..first+batch-1 under `seed`; it does not depend on how samples are
@@ -78,10 +88,71 @@ class Synthesizer:
         (`space.ignore_index`).
 
         The same map, seed and number (`first` counts the batch's first sample) give the same picture;
-        `noise` replaces what they would give. Raises ValueError for a label out of range.
+        `noise` replaces what they would give. Maps of more than `TILED_ABOVE` pixels are taken one at a time
+        by `models.tiling.generate_tiled`, in bounded memory. Raises ValueError for a label out of range.
         """
         if noise is None:
             noise = self.noise(label.shape[0], seed, first)
+        self._check(label)
+        if label[0].numel() > TILED_ABOVE and self.generator.config.normalisation != "instance":
+            return torch.cat(
+                [self.generate_tiled(label[i : i + 1], noise=_one(noise, i)) for i in range(len(label))]
+            )
+        return self._network(label.to(self.device), self._cast(noise)).float().cpu()
+
+    @torch.inference_mode()
+    def generate_samples(
+        self, label: Int[Tensor, "1 h w"], count: int, seed: int = 0, first: int = 0
+    ) -> Float[Tensor, "m 3 h w"]:
+        """`count` pictures of one map: `generate` of the map repeated, the label-map encoder run once.
+
+        Raises ValueError for a label out of range, or more than one map.
+        """
+        if len(label) != 1:
+            raise ValueError(f"label: {len(label)} maps; give one, (1, height, width)")
+        many, generator = label.expand(count, -1, -1), self.generator
+        if label.numel() > TILED_ABOVE or not self.mode.fold:  # only folded attention shares label features
+            return self.generate(many, seed, first)
+        self._check(label)
+        noise = self._cast(self.noise(count, seed, first))
+        assert isinstance(noise, Tensor)
+        tokens = generator.mapping(noise)
+        features = generator.encoder(label.to(self.device))
+        guides = [inject(h, tokens) for inject, h in zip(generator.injection, features, strict=True)]
+        return generator.image_network(many.to(self.device), guides).float().cpu()
+
+    @torch.inference_mode()
+    def generate_tiled(
+        self,
+        label: Int[Tensor, "b h w"],
+        seed: int = 0,
+        first: int = 0,
+        noise: Float[Tensor, "b n d"] | RegionNoise | None = None,
+        window: int | None = None,
+        overlap: int | None = None,
+    ) -> Float[Tensor, "b 3 h w"]:
+        """`generate` for very large maps: the label-map encoder looks through overlapping windows.
+
+        See `models.tiling`. None: windows as large as what the model was trained at, a quarter shared. Raises
+        ValueError for a label out of range, window and overlap that do not fit the network, or a generator
+        that cannot be tiled.
+        """
+        if noise is None:
+            noise = self.noise(label.shape[0], seed, first)
+        self._check(label)
+        cell = 2 ** (len(self.generator.config.channels) - 1)
+        side = window if window is not None else max(2 * cell, -(-max(self.size) // cell) * cell)
+        shared = overlap if overlap is not None else -(-side // (4 * cell)) * cell
+        label, noise = label.to(self.device), self._cast(noise)
+        return tiling.generate_tiled(self.generator, label, noise, side, shared).float().cpu()
+
+    def _cast(self, noise: Tensor | RegionNoise) -> Tensor | RegionNoise:
+        dtype = DTYPES[self.mode.precision]
+        if isinstance(noise, RegionNoise):
+            return RegionNoise(noise.z.to(self.device, dtype), noise.region.to(self.device))
+        return noise.to(self.device, dtype)
+
+    def _check(self, label: Int[Tensor, "b h w"]) -> None:
         # before it reaches a device, where it would crash a kernel
         low, high = (int(v) for v in label.aminmax())
         if low < 0 or high > self.space.ignore_index:
@@ -89,4 +160,9 @@ class Synthesizer:
                 f"label map has index {low if low < 0 else high}; classes are "
                 f"0..{self.space.num_classes - 1}, unlabelled is {self.space.ignore_index}"
             )
-        return self.generator(label.to(self.device), noise).float().cpu()
+
+
+def _one(noise: Tensor | RegionNoise, i: int) -> Tensor | RegionNoise:
+    if isinstance(noise, RegionNoise):
+        return RegionNoise(noise.z[i : i + 1], noise.region[i : i + 1])
+    return noise[i : i + 1]

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from dpsims import config
-from dpsims.config import Recipe, settable_fields
+from dpsims.config import Recipe
+from dpsims.plain import settable_fields
 
 
 def plain_value(section: str, name: str, value: Any) -> Any:

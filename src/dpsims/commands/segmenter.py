@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from dpsims.commands.parts import PLAIN, Device, size_of, writable_file
-from dpsims.config import BackboneConfig, DataConfig, from_dict
+from dpsims.config import BackboneConfig, DataConfig
+from dpsims.plain import from_dict
 
 if TYPE_CHECKING:
     from dpsims.data import Split

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from dpsims.evaluation.features import weights_digest
+from dpsims.checkpoint import weights_digest
 from dpsims.evaluation.inception import to_bytes
 from dpsims.labels import LabelSpace
 

@@ -31,7 +31,7 @@ _NAMES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-
 class InceptionFeatures(PooledFeatures):
     """Picture -> Inception's 2048 pooled features, as torch-fidelity has them: from bytes, by its own resize.
 
-    weights: a .pth file of tensors; None takes the published one, from the cache or fetched into it. `key`
+    weights: a .pth file of tensors; None takes the published one, from the cache or fetched into it. `origin`
     names the program and the weights for a report. Only with the published weights is a Frechet distance of
     these features a FID, and the title says so.
 
@@ -48,7 +48,7 @@ class InceptionFeatures(PooledFeatures):
         state, digest = _read(path)
         super().__init__(_network(state, path).to(device), "inception")
         self.standard = digest == SHA256
-        self.key = {
+        self.origin = {
             "network": f"inception-v3-compat (torch-fidelity {version})",
             "weights": path.name,
             "sha256": digest,
@@ -58,7 +58,7 @@ class InceptionFeatures(PooledFeatures):
     def title(self) -> str:
         if self.standard:
             return "FID (Inception, torch-fidelity)"
-        return f"Frechet distance (Inception, weights {self.key['weights']})"
+        return f"Frechet distance (Inception, weights {self.origin['weights']})"
 
     @torch.no_grad()
     def __call__(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 2048"]:

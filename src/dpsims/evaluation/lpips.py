@@ -22,7 +22,8 @@ from jaxtyping import Bool, Float
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from dpsims.evaluation.features import device_of, weights_digest
+from dpsims.checkpoint import weights_digest
+from dpsims.evaluation.features import device_of
 
 # torchvision's first ImageNet weights of these networks: those that LPIPS was fitted on. A published name
 # ends in the first digits of the file's SHA-256.

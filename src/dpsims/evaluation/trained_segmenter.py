@@ -16,8 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dpsims.checkpoint import weights_digest
 from dpsims.data import Batch
-from dpsims.evaluation.features import device_of, weights_digest
+from dpsims.evaluation.features import device_of
 
 # Where the JSON lies in the safetensors header: one file, so that weights and key are written at once.
 _HEADER = "dpsims.segmenter"

@@ -26,8 +26,12 @@ class RegionTokens(NamedTuple):
 
 
 def upsample_to(x: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Tensor, "b c H W"]:
-    """Nearest x2 upsampling, cropped to `size` where that is odd."""
-    return F.interpolate(x, scale_factor=2.0, mode="nearest")[..., : size[0], : size[1]]
+    """Nearest x2 upsampling, cropped to `size` where that is odd.
+
+    Resizing to `size` takes the same pixels, and unlike a crop it is the same program for odd and even sizes:
+    torch.export can leave them open.
+    """
+    return F.interpolate(x, size=size, mode="nearest")
 
 
 def downsample_ids(ids: Int[Tensor, "b h w"], size: tuple[int, int]) -> Int[Tensor, "b H W"]:

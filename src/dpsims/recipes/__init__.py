@@ -14,7 +14,8 @@ from typing import Any, get_args
 
 import yaml
 
-from dpsims.config import DataConfig, Recipe, from_dict, settable_fields
+from dpsims.config import DataConfig, Recipe
+from dpsims.plain import from_dict, settable_fields
 
 
 def recipe_names() -> list[str]:

@@ -28,10 +28,15 @@ class GeneratorAverage:
         # at the start a shorter half-life, or the untrained weights would linger (as StyleGAN2-ADA ramps it)
         half_life = min(self.half_life, max(0.05 * images_seen, 1e-8))
         keep = 0.5 ** (batch_size / half_life)
-        theirs = generator.state_dict()
-        averaged = [(m, theirs[k]) for k, m in self.average.state_dict().items() if m.is_floating_point()]
-        for mine, new in averaged:
-            mine.lerp_(new, 1 - keep)
+        # all tensors by a few kernels, not by one each
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            _floats(self.average), _floats(generator), 1 - keep
+        )
+
+
+def _floats(module: nn.Module) -> list[Tensor]:
+    """Parameters and buffers that can be averaged (not BatchNorm's counts of batches), in a fixed order."""
+    return [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
 
 
 @torch.no_grad()

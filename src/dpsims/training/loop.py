@@ -16,32 +16,34 @@ from typing import Any
 
 import torch
 import yaml
-from PIL import Image
 
 from dpsims import checkpoint
-from dpsims.config import BackboneConfig, Recipe, to_dict
+from dpsims.config import BackboneConfig, Recipe
 from dpsims.data import Batch, Source, fixed_batches, open_source, training_batches
 from dpsims.data.base import epoch_order
 from dpsims.evaluation.features import PooledFeatures
-from dpsims.evaluation.report import grid
 from dpsims.evaluation.validate import validate
-from dpsims.models.backbones import load_backbone
-from dpsims.models.generator import Generator
+from dpsims.losses import to_device
+from dpsims.models.backbones import Backbone, load_backbone
+from dpsims.plain import to_dict
 from dpsims.synthesis import Synthesizer, pick_device
 from dpsims.training.ema import reestimate_batchnorm
+from dpsims.training.grids import Grids
 from dpsims.training.log import Health, Logger, forget_after
+from dpsims.training.memory import on_device
 from dpsims.training.networks import Networks
-from dpsims.training.steps import discriminator_step, generator_step, pick_precision, real_features
+from dpsims.training.steps import autocast, pick_precision
+from dpsims.training.transfers import Rows
 from dpsims.writing import write_whole
 
 BATCHNORM_IMAGES = 256  # label maps that BatchNorm's statistics are measured on
 CALIBRATION_IMAGES = 256
-GRID_ROWS = 6
 EVALUATION_BATCH = 16
 # a resumed run may change these, which change no result; with any other change it would be another run
 MAY_CHANGE = {
     *(f"training.{f}" for f in ("total_images", "max_minutes", "keep", "grid_images", "checkpoint_images")),
     *("training.log_steps", "training.device", "data.root", "data.workers", "data.cache_mb"),
+    *("training.compile", "training.recompute_backbone"),
 }
 
 
@@ -61,9 +63,9 @@ def train(recipe: Recipe, out: str | Path) -> Path:
     precision = pick_precision(settings.precision, device)
     newest = claim_run(run, recipe)
 
-    networks = Networks.build(recipe, device)
+    networks = Networks.build(recipe, device, precision)
     generator, discriminator, average = networks.generator, networks.discriminator, networks.average
-    features = evaluation_features(recipe, networks.backbone, device)
+    features = evaluation_features(recipe, networks.backbone)
 
     # --- where we are
     images_seen, seconds_before, other_order = 0, 0.0, False
@@ -76,10 +78,14 @@ def train(recipe: Recipe, out: str | Path) -> Path:
         other_order = state.get("data_order", order) != order
         networks.load(newest)
     else:
-        discriminator.calibrate(b.image for b in whole_pictures(source, recipe, device, CALIBRATION_IMAGES))
+        with autocast(device, precision):
+            pictures = whole_pictures(source, recipe, device, CALIBRATION_IMAGES)
+            discriminator.calibrate(b.image for b in pictures)
     forget_after(run, images_seen)
     shown = recipe.evaluation.validation_images
-    real_moments = features.collect(b.image for b in whole_pictures(validation, recipe, device, shown))
+    only_here = features.backbone is not getattr(discriminator, "backbone", None)  # not in any step
+    with on_device(features.backbone, device, only_here):
+        real_moments = features.collect(b.image for b in whole_pictures(validation, recipe, device, shown))
 
     batches = training_batches(source, recipe.data, settings.batch_size, settings.seed, images_seen)
     seconds_left = settings.max_minutes * 60 - seconds_before if settings.max_minutes else math.inf
@@ -98,9 +104,18 @@ def train(recipe: Recipe, out: str | Path) -> Path:
     if real_moments.count < 2:
         log.say("fewer than 2 validation pictures: checkpoints are not measured, and the newest is taken")
     health, started, stop = Health(), time.monotonic(), _StopOnSignal()
-    saved_at = images_seen
+    saved_at, waiting = images_seen, Rows()
+    grids = Grids(run, average.average, validation, recipe)
+
+    def write_rows(every: bool = False) -> None:
+        for row in waiting.arrived(every):
+            health.check(row)
+            log.row(row)
 
     def save() -> None:
+        write_rows(
+            every=True
+        )  # before a checkpoint of networks that are no numbers could push out a good one
         labels = (b.label for b in whole_pictures(source, recipe, device, BATCHNORM_IMAGES))
         seconds = seconds_before + time.monotonic() - started
         model = checkpoint.Model(
@@ -112,12 +127,13 @@ def train(recipe: Recipe, out: str | Path) -> Path:
         )
         figures: dict[str, float] = {}
         if real_moments.count >= 2:
-            figures = validate(
-                Synthesizer(model, str(device)).generate_numbered,
-                lambda first: whole_pictures(validation, recipe, torch.device("cpu"), shown),
-                features,
-                real_moments,
-            )
+            with on_device(features.backbone, device, only_here):
+                figures = validate(
+                    Synthesizer(model, str(device)).generate_numbered,
+                    lambda first: whole_pictures(validation, recipe, torch.device("cpu"), shown),
+                    features,
+                    real_moments,
+                )
             log.validation(images_seen, seconds, figures, features.title)
         times = {"seconds": seconds, "data_seconds": data_seconds}
         state = {"images_seen": images_seen, **times, "data_order": order, "validation": figures}
@@ -134,37 +150,27 @@ def train(recipe: Recipe, out: str | Path) -> Path:
             data_seconds += time.monotonic() - asked_at
             batch = _to(batch, device)
             rng = torch.Generator().manual_seed(settings.seed * 1_000_003 + images_seen)
-            of_real = real_features(discriminator, batch, precision)
-            terms, fakes = generator_step(
-                generator, discriminator, networks.optimizers["generator"], batch, of_real, recipe.losses,
-                precision, rng,
-            )  # fmt: skip
-            more, measures = discriminator_step(
-                discriminator, networks.optimizers["discriminator"], batch, of_real, fakes, recipe.losses,
-                precision,
-            )  # fmt: skip
+            terms, measures = networks.step(batch, recipe.losses, precision, rng, settings.accumulate)
             images_seen += settings.batch_size
             average.update(generator, settings.batch_size, images_seen)
 
             if (images_seen // settings.batch_size) % settings.log_steps == 0:
                 row: dict[str, Any] = {"images": images_seen, "seconds": round(minutes * 60, 3)}
-                values = {f"loss_{k}": v for k, v in {**terms, **more}.items()} | measures
-                # one transfer from the device, not one a value
-                row |= zip(values, torch.stack(list(values.values())).tolist(), strict=True)
-                health.check(row)
-                log.row(row)
+                waiting.add(row, {f"loss_{k}": v for k, v in terms.items()} | measures)
+            write_rows()
             if _due(images_seen, settings.batch_size, settings.grid_images):
-                save_grid(run, images_seen, average.average, validation, recipe)
+                grids.save(images_seen)
             if _due(images_seen, settings.batch_size, settings.checkpoint_images):
                 save()
                 saved_at = images_seen
         if images_seen > saved_at:
-            save_grid(run, images_seen, average.average, validation, recipe)
+            grids.save(images_seen)
             save()
             log.say(f"{'stopped' if stop.asked else 'done'} after {images_seen} images; the run is in {run}")
     finally:
         stop.restore()
         log.close()
+        grids.close()
     if stop.asked:
         raise KeyboardInterrupt
     return run
@@ -213,14 +219,14 @@ def data_order(source: Source) -> str:
     return digest.hexdigest()[:16]
 
 
-def evaluation_features(recipe: Recipe, backbone: Any, device: torch.device) -> PooledFeatures:
+def evaluation_features(recipe: Recipe, backbone: Backbone) -> PooledFeatures:
     """The network that checkpoints are compared by: the discriminator's own backbone where no other is
     named."""
     if not recipe.evaluation.features:
         return PooledFeatures(backbone, recipe.backbone.name)
     name, _, weights = recipe.evaluation.features.partition("=")
     other = load_backbone(BackboneConfig(name, weights or "pretrained", recipe.backbone.scale))
-    return PooledFeatures(other.to(device), name)
+    return PooledFeatures(other, name)
 
 
 def about_model(recipe: Recipe, source: Source, images_seen: int) -> dict[str, Any]:
@@ -233,29 +239,13 @@ def about_model(recipe: Recipe, source: Source, images_seen: int) -> dict[str, A
     }
 
 
-def save_grid(run: Path, images_seen: int, generator: Generator, source: Source, recipe: Recipe) -> None:
-    """Label map | real | two generated with different noise, of a few fixed validation maps."""
-    batch = next(fixed_batches(source, *_size(recipe), GRID_ROWS, GRID_ROWS))
-    device = next(generator.parameters()).device
-    with torch.inference_mode():
-        fakes = [
-            generator(
-                batch.label.to(device),
-                generator.sample_noise(len(batch.label), torch.Generator().manual_seed(i)),
-            )
-            for i in range(2)
-        ]
-    picture = grid(batch.label, batch.image, [f.float().cpu() for f in fakes], source.space.palette)
-    Image.fromarray(picture).save(run / "grids" / f"{images_seen:08d}.png")
-
-
 def _size(recipe: Recipe) -> tuple[int, int]:
     return recipe.data.height, recipe.data.width
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:
-    image = batch.image.to(device, non_blocking=True, memory_format=torch.channels_last)
-    return Batch(image, batch.label.to(device, non_blocking=True))
+    image = batch.image.contiguous(memory_format=torch.channels_last)
+    return Batch(to_device(image, device), to_device(batch.label, device))
 
 
 def whole_pictures(source: Source, recipe: Recipe, device: torch.device, limit: int) -> Iterator[Batch]:

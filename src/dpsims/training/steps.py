@@ -1,13 +1,15 @@
-"""One training step: the generator's half and the discriminator's half.
+"""One training step: the generator's half and the discriminator's half, for each part of the batch.
 
 The generator runs once. Its fake, and the frozen backbone's features of it, serve the discriminator's half
 detached; the real pictures' features are computed once, without a graph, for the contrastive loss and the
 discriminator alike. So a step costs three passes through the backbone (real, fake, back through fake) and
-none in the discriminator's half.
+none in the discriminator's half. Nothing in it waits for the device (tests hold it): figures leave it as
+tensors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -16,12 +18,34 @@ from torch import Tensor
 
 from dpsims.config import LossConfig
 from dpsims.data import Batch
-from dpsims.losses import contrastive_loss, diversity_loss, fake_loss, real_loss
+from dpsims.losses import (
+    class_counts,
+    contrastive_loss,
+    diversity_loss,
+    fake_loss,
+    real_loss,
+    to_device,
+)
 from dpsims.models.baselines import OasisDiscriminator
 from dpsims.models.discriminator import Discriminator
 from dpsims.models.generator import Generator
 
 AnyDiscriminator = Discriminator | OasisDiscriminator
+
+
+class Plan(NamedTuple):
+    """What the parts of a step share, so that they add up to the step of the whole batch."""
+
+    noise: Tensor
+    """of the batch, and of the label maps that come twice"""
+    pairs: int
+    """the first so many label maps come twice, for the diversity loss"""
+    counts: Tensor
+    """pixels of each class in the batch"""
+    counts_of_fakes: Tensor
+    """with the label maps that come twice counted twice"""
+    places: Tensor
+    """state of the random numbers that choose the contrastive loss's places"""
 
 
 class Fakes(NamedTuple):
@@ -56,6 +80,58 @@ def set_trainable(discriminator: AnyDiscriminator, trainable: bool) -> None:
         parameter.requires_grad_(trainable)
 
 
+def training_step(
+    generator: Generator,
+    discriminator: AnyDiscriminator,
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    batch: Batch,
+    config: LossConfig,
+    precision: str,
+    rng: torch.Generator,
+    parts: int = 1,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """One step of generator and discriminator. Gives the terms of the losses (unweighted, detached) and
+    measures: how sure the discriminator is of fakes, how right on real pixels.
+
+    parts: the batch is computed in so many, one after the other (every so manieth picture in each), and the
+    gradients add up to those of the whole batch: class weights are the whole batch's. What differs is what
+    only sees a part: BatchNorm's statistics, in the generator and with `conditioning: batch`.
+    """
+    plan = make_plan(generator, batch, config, rng)
+    for optimizer in optimizers.values():
+        optimizer.zero_grad(set_to_none=True)
+    found: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+    for i in range(parts):
+        part = Batch(batch.image[i::parts], batch.label[i::parts])
+        features_of_real = real_features(discriminator, part, precision)
+        twins = plan.noise[batch.label.shape[0] :]
+        noise = torch.cat([plan.noise[: batch.label.shape[0]][i::parts], twins[i::parts]])
+        share = part.label.shape[0] / batch.label.shape[0]
+        terms, fakes = generator_half(
+            generator, discriminator, part, features_of_real, noise, plan, share, config, precision
+        )
+        more, measures = discriminator_half(
+            discriminator, part, features_of_real, fakes, plan, share, config, precision
+        )
+        found.append((terms | more, measures))
+        del features_of_real, fakes  # or they would lie beside the next part's
+    for optimizer in optimizers.values():
+        optimizer.step()
+    terms, measures = (_add(dicts) for dicts in zip(*found, strict=True))
+    return terms, measures
+
+
+def make_plan(generator: Generator, batch: Batch, config: LossConfig, rng: torch.Generator) -> Plan:
+    size, classes = batch.label.shape[0], generator.config.num_classes
+    # the first label maps come twice, with another noise: the diversity loss's pairs from the one pass
+    wanted = config.diversity_weight and config.diversity_fraction
+    pairs = min(size, max(1, round(size * config.diversity_fraction))) if wanted else 0
+    noise = to_device(generator.sample_noise(size + pairs, rng), batch.label.device)
+    counts = class_counts(batch.label, classes)
+    counts_of_fakes = counts + class_counts(batch.label[:pairs], classes)
+    return Plan(noise, pairs, counts, counts_of_fakes, rng.get_state())
+
+
 @torch.no_grad()
 def real_features(discriminator: AnyDiscriminator, batch: Batch, precision: str) -> list[Tensor]:
     """Conditioned features of the real pictures, without a graph."""
@@ -63,83 +139,89 @@ def real_features(discriminator: AnyDiscriminator, batch: Batch, precision: str)
         return discriminator.features(batch.image)
 
 
-def generator_step(
+def generator_half(
     generator: Generator,
     discriminator: AnyDiscriminator,
-    optimizer: torch.optim.Optimizer,
     batch: Batch,
     features_of_real: list[Tensor],
+    noise: Tensor,
+    plan: Plan,
+    share: float,
     config: LossConfig,
     precision: str,
-    rng: torch.Generator,
 ) -> tuple[dict[str, Tensor], Fakes]:
-    """L_G = L_pix + lambda_c L_contr + lambda_d L_div. Gives the terms (unweighted, detached) and the
-    fakes."""
-    device, size = batch.label.device, batch.label.shape[0]
-    # the first label maps come twice, with another noise: the diversity loss's pairs from the one pass
-    wanted = config.diversity_weight and config.diversity_fraction
-    pairs = min(size, max(1, round(size * config.diversity_fraction))) if wanted else 0
+    """Gradients of L_G = L_pix + lambda_c L_contr + lambda_d L_div, of a part that is `share` of the batch.
+    Gives the terms and the fakes."""
+    size = batch.label.shape[0]
+    pairs = noise.shape[0] - size
     label = torch.cat([batch.label, batch.label[:pairs]])
-    noise = generator.sample_noise(size + pairs, rng)
     set_trainable(discriminator, False)
-    with autocast(device, precision):
+    with autocast(batch.label.device, precision):
         fake = generator(label, noise).float()
         features = discriminator.features(fake)
         logits = discriminator.decode(fake, features)
-    terms = {"pixel": real_loss(logits, label, config.focal_gamma)}
+    terms = {"pixel": real_loss(logits, label, config.focal_gamma, counts=plan.counts_of_fakes)}
     weights = {"pixel": 1.0, "contrastive": config.contrastive_weight, "diversity": config.diversity_weight}
     if config.contrastive_weight and features:
-        terms["contrastive"] = contrastive_loss(
+        terms["contrastive"] = share * contrastive_loss(
             [f[:size] for f in features],
             features_of_real,
             config.contrastive_places,
             config.contrastive_temperature,
-            rng,
+            torch.Generator().set_state(plan.places),  # the same places in each part
         )
     if pairs:
-        terms["diversity"] = diversity_loss(
+        diversity = diversity_loss(
             fake[:pairs], fake[size:], noise[:pairs], noise[size:], config.diversity_threshold
         )
+        terms["diversity"] = pairs / plan.pairs * diversity
     total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-    optimizer.zero_grad(set_to_none=True)
     total.backward()
-    optimizer.step()
     set_trainable(discriminator, True)
     terms["generator"] = total
     fakes = Fakes(fake.detach(), label, [f.detach() for f in features])
     return {name: term.detach() for name, term in terms.items()}, fakes
 
 
-def discriminator_step(
+def discriminator_half(
     discriminator: AnyDiscriminator,
-    optimizer: torch.optim.Optimizer,
     batch: Batch,
     features_of_real: list[Tensor],
     fakes: Fakes,
+    plan: Plan,
+    share: float,
     config: LossConfig,
     precision: str,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """L_D = L(real) + L(fake). Gives the terms and measures: how sure it is of fakes, how right on real
-    pixels."""
+    """Gradients of L_D = L(real) + L(fake), of a part that is `share` of the batch. Gives the terms and the
+    measures."""
     size = batch.label.shape[0]  # as many fakes as real pictures
     fake = Fakes(fakes.image[:size], fakes.label[:size], [f[:size] for f in fakes.features])
     with autocast(batch.image.device, precision):
         logits_real = discriminator.decode(batch.image, features_of_real)
         logits_fake = discriminator.decode(fake.image, fake.features)
+    gamma, counts = config.focal_gamma, plan.counts
     terms = {
-        "real": real_loss(logits_real, batch.label, config.focal_gamma, config.label_smoothing),
-        "fake": fake_loss(logits_fake, fake.label, config.focal_gamma),
+        "real": real_loss(logits_real, batch.label, gamma, config.label_smoothing, counts),
+        "fake": fake_loss(logits_fake, fake.label, gamma, counts),
     }
     total = terms["real"] + terms["fake"]
-    optimizer.zero_grad(set_to_none=True)
     total.backward()
-    optimizer.step()
     terms["discriminator"] = total
     with torch.no_grad():
         labelled = batch.label < logits_real.shape[1] - 1
         right = (logits_real.argmax(1) == batch.label + 1) & labelled
         measures = {
-            "real_accuracy": right.sum() / labelled.sum().clamp_min(1),
-            "fake_probability": logits_fake.float().softmax(1)[:, 0].mean(),
+            "real_accuracy": right.sum() / counts.sum().clamp_min(1),
+            "fake_probability": share * logits_fake.float().softmax(1)[:, 0].mean(),
         }
     return {name: term.detach() for name, term in terms.items()}, measures
+
+
+def _add(dicts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Sums by name; not every part has every term."""
+    total: dict[str, Tensor] = {}
+    for values in dicts:
+        for name, value in values.items():
+            total[name] = total[name] + value if name in total else value
+    return total
