@@ -106,8 +106,8 @@ class ControlledStep(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        from diffusers.models.controlnets.controlnet import ControlNetModel
-        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+        from diffusers.models.controlnets.controlnet import ControlNetModel  # pyright: ignore[reportMissingImports]
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # pyright: ignore[reportMissingImports]
 
         shared = {"block_out_channels": _SD_CHANNELS, "down_block_types": _SD_DOWN, **_SD}
         self.unet = UNet2DConditionModel(sample_size=64, up_block_types=_SD_UP, **shared)
@@ -122,7 +122,7 @@ class ControlledStep(nn.Module):
 class LatentDecoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # pyright: ignore[reportMissingImports]
 
         count = len(_VAE_CHANNELS)
         blocks = {"down_block_types": ("DownEncoderBlock2D",) * count}
@@ -180,8 +180,8 @@ class SemanticDiffusion(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        from diffusers.models.resnet import ResnetBlock2D
-        from diffusers.models.unets.unet_2d import UNet2DModel
+        from diffusers.models.resnet import ResnetBlock2D  # pyright: ignore[reportMissingImports]
+        from diffusers.models.unets.unet_2d import UNet2DModel  # pyright: ignore[reportMissingImports]
 
         self.classes = classes
         self.guide: list[Tensor] = []
