@@ -245,7 +245,7 @@ class Bench:
         digests = [source.fingerprint() for source in (self.train, self.real)]
         about = [digests, self.split, asdict(self.protocol), self.size, self.batch_size, sorted(self.metrics)]
         classes = [self.space.names, self.space.evaluation.names]
-        about += [networks, segmenter, lpips, classes, self.device.type]
+        about += [networks, segmenter, lpips, classes, self.device.type, self.seed]
         key = {"about": about, "model": model, "versions": versions()}
         self._kept.append(Progress(self._keep, key))
         return self._kept[-1]
