@@ -22,7 +22,8 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 
 from dpsims.evaluation import Moments, frechet_distance, inception, to_uint8
 from dpsims.evaluation.features import PooledFeatures
-from dpsims.evaluation.inception import InceptionFeatures, standard_weights, to_bytes
+from dpsims.evaluation.inception import InceptionFeatures, standard_weights
+from dpsims.evaluation.report import to_bytes
 from tests.archives import Server
 
 

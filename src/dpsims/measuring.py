@@ -25,10 +25,10 @@ from dpsims.evaluation import (
     rows_of,
 )
 from dpsims.evaluation.huggingface import PREFIX
-from dpsims.evaluation.inception import to_bytes
 from dpsims.evaluation.lpips import make_lpips
 from dpsims.evaluation.progress import Listener, Progress
 from dpsims.evaluation.protocols import DEFAULT, Protocol
+from dpsims.evaluation.report import to_bytes
 from dpsims.evaluation.run import METRICS, Generate, Settings, versions
 from dpsims.instruments import open_segmenter
 from dpsims.models.generator import Generator

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from dpsims.checkpoint import weights_digest
-from dpsims.evaluation.inception import to_bytes
+from dpsims.evaluation.report import to_bytes
 from dpsims.labels import LabelSpace
 
 PREFIX = "hf:"

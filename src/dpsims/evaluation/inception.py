@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import pickle
 import re
 from pathlib import Path
 
 import torch
 from filelock import FileLock
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from dpsims.data.download import download
 from dpsims.evaluation.features import PooledFeatures
+from dpsims.evaluation.report import to_bytes
+from dpsims.evaluation.tensor_files import first_lines, read_bytes, torch_tensors
 
 # torch-fidelity's, also pytorch-fid's under another name; several other projects list its size and SHA-256
 URL = (
@@ -74,11 +75,6 @@ class InceptionFeatures(PooledFeatures):
             return self.backbone(to_bytes(image.to(device)))[0]
 
 
-def to_bytes(image: Float[Tensor, "*b 3 h w"]) -> UInt8[Tensor, "*b 3 h w"]:
-    """Pictures in [-1, 1] (values outside are cut off) -> bytes; those read from 8-bit files come back."""
-    return image.float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
-
-
 def standard_weights(url: str = URL, size: int = SIZE, sha256: str = SHA256) -> Path:
     """The published weights: from our cache or torch's, else fetched into ours ($XDG_CACHE_HOME/dpsims).
 
@@ -120,22 +116,13 @@ def _fetch(url: str, size: int, sha256: str, path: Path) -> None:
 def _read(path: Path) -> tuple[dict[str, Tensor], str]:
     """The tensors of a .pth file, read without running any code that may stand in it, and its SHA-256."""
     mend = "give FID's Inception weights as torch-fidelity or pytorch-fid publish them"
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror or error}); {mend}") from error
+    content = read_bytes(path, mend)
     digest = hashlib.sha256(content).hexdigest()
     # by torch's custom, a published name ends in the first digits of the checksum
     named = re.search(r"-([0-9a-f]{8,64})\.pth$", path.name)
     if named and not digest.startswith(named[1]):
         raise ValueError(f"{path}: damaged, its SHA-256 {digest} does not begin with {named[1]}; {mend}")
-    try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(f"{path}: not a file of tensors ({_first_line(error)}); {mend}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path}: holds something else than named tensors; {mend}")
-    return state, digest
+    return torch_tensors(content, path, mend), digest
 
 
 def _network(state: dict[str, Tensor], path: Path) -> nn.Module:
@@ -152,7 +139,7 @@ def _network(state: dict[str, Tensor], path: Path) -> nn.Module:
         )
     except RuntimeError as error:  # of load_state_dict
         raise ValueError(
-            f"{path}: weights of another network ({_first_line(error)}); "
+            f"{path}: weights of another network ({first_lines(error)}); "
             "give FID's Inception weights as torch-fidelity or pytorch-fid publish them"
         ) from error
 
@@ -176,8 +163,3 @@ def cache_folder() -> Path:
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return " ".join(line.strip() for line in lines[:2])[:200] if lines else type(error).__name__

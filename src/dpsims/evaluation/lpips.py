@@ -7,8 +7,6 @@ network below them is torchvision's, fetched or from a file.
 from __future__ import annotations
 
 import hashlib
-import io
-import pickle
 import urllib.error
 import urllib.request
 import warnings
@@ -24,6 +22,7 @@ from torch import Tensor, nn
 
 from dpsims.checkpoint import weights_digest
 from dpsims.evaluation.features import device_of
+from dpsims.evaluation.tensor_files import first_lines, read_bytes, torch_tensors
 
 # torchvision's first ImageNet weights of these networks: those that LPIPS was fitted on. A published name
 # ends in the first digits of the file's SHA-256.
@@ -194,7 +193,7 @@ def published_weights(network: str) -> Path:
         if isinstance(error, urllib.error.HTTPError):
             error.close()
         raise ValueError(
-            f"LPIPS's {network} network cannot be fetched: {_first_line(error)}; download {url} elsewhere "
+            f"LPIPS's {network} network cannot be fetched: {first_lines(error)}; download {url} elsewhere "
             f"and put it at {path}, or give it with --lpips {network}=FILE"
         ) from error
     return path
@@ -229,25 +228,19 @@ def _untrained(network: str) -> nn.Module:
 def _read(path: Path) -> tuple[dict[str, Tensor], str]:
     """The tensors of a file, read without running any code that may stand in it, and its SHA-256."""
     mend = "give torchvision's weights, as .safetensors or .pth"
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror or error}); {mend}") from error
+    content = read_bytes(path, mend)
     digest = hashlib.sha256(content).hexdigest()
     for url in URLS.values():
         name = url.rsplit("/", 1)[-1]
         digits = name.rsplit("-", 1)[-1].removesuffix(".pth")
         if path.name == name and not digest.startswith(digits):
             raise ValueError(f"{path}: damaged, its SHA-256 does not begin with {digits}; fetch {url} anew")
+    if path.suffix != ".safetensors":
+        return torch_tensors(content, path, mend), digest
     try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load(content), digest
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(f"{path}: not a file of tensors ({_first_line(error)}); {mend}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path}: holds something else than named tensors; {mend}")
-    return state, digest
+        return safetensors.torch.load(content), digest
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ValueError(f"{path}: not a file of tensors ({first_lines(error)}); {mend}") from error
 
 
 def _fill(model: nn.Module, state: dict[str, Tensor], network: str, path: Path) -> None:
@@ -271,8 +264,3 @@ def _fill(model: nn.Module, state: dict[str, Tensor], network: str, path: Path) 
         )
     for key, tensor in own.items():  # the state dict's tensors are the model's own
         tensor.copy_(given[key])
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -17,10 +17,14 @@ _GAP = 2  # pixels between two tiles
 _PAPER = 255
 
 
+def to_bytes(image: Float[Tensor, "*b 3 h w"]) -> UInt8[Tensor, "*b 3 h w"]:
+    """Pictures in [-1, 1] (values outside are cut off) -> bytes; those read from 8-bit files come back."""
+    return image.float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+
+
 def to_uint8(image: Float[Tensor, "*b 3 h w"]) -> UInt8[np.ndarray, "*b h w 3"]:
     """Pictures in [-1, 1] (values outside are cut off) -> RGB bytes, channels last."""
-    bytes_ = image.detach().to("cpu", torch.float32).clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
-    return bytes_.movedim(-3, -1).numpy()
+    return to_bytes(image.detach().cpu()).movedim(-3, -1).numpy()
 
 
 def rows_of(
