@@ -142,7 +142,7 @@ class Side:
 
     def oasis_step(self, rng: Any) -> None:
         """Both halves of OASIS (its paper's eq. 1, 2 and 4): weighted cross-entropy, and LabelMix."""
-        from dpsims.labelmix import labelmix, labelmix_loss
+        from dpsims.labelmix import labelmix, labelmix_loss, toss
         from dpsims.losses import fake_loss, real_loss
         from dpsims.training.steps import autocast, set_trainable
 
@@ -162,7 +162,8 @@ class Side:
             if "released" in self.name:
                 with torch.no_grad():
                     fake = self.generator(batch.label, noise).float()
-            mixed, mask = labelmix(batch.label, batch.image, fake, classes, rng)
+            coins = toss(len(batch.label), classes, rng).to(self.device)
+            mixed, mask = labelmix(batch.label, batch.image, fake, coins)
             of_real, of_fake, of_mixed = (
                 self.discriminator.decode(x, []) for x in (batch.image, fake, mixed)
             )

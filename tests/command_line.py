@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dpsims.checkpoint import Model, save_model
+from dpsims.checkpoint import Model, load_model, save_model
 from dpsims.config import GeneratorConfig
 from dpsims.labels import LabelSpace
 from dpsims.models.generator import Generator
@@ -49,6 +49,13 @@ def write_model(folder: Path) -> Path:
     about = {"backbone": {"name": "squeezenet1_1", "weights": "random", "scale": 1.0, "levels": []}}
     save_model(Model(Generator(TINY).eval(), SPACE, 32, 40, about), folder)
     return folder
+
+
+def load_generator(model: str | Path) -> Generator:
+    """Of kind dpsims."""
+    generator = load_model(model).generator
+    assert isinstance(generator, Generator)
+    return generator
 
 
 def spoil(photos: Path, how: str) -> None:

@@ -19,19 +19,19 @@ Make = Callable[[], OasisGenerator | SpadeGenerator]
 def oasis(**changes) -> OasisGenerator:
     torch.manual_seed(0)
     settings = {"num_classes": K, "channels": (4, 8, 8), "noise_channels": 5, **changes}
-    return OasisGenerator(GeneratorConfig(**settings), hidden_channels=6).eval()
+    return OasisGenerator(GeneratorConfig(**settings, hidden_channels=6)).eval()
 
 
 def spade_of_map(**changes) -> SpadeGenerator:
     torch.manual_seed(0)
     settings = {"num_classes": K, "channels": (4, 8, 8), **changes}
-    return SpadeGenerator(GeneratorConfig(**settings), hidden_channels=6).eval()
+    return SpadeGenerator(GeneratorConfig(**settings, hidden_channels=6)).eval()
 
 
 def spade_of_noise() -> SpadeGenerator:
     torch.manual_seed(0)
     config = GeneratorConfig(K, channels=(4, 8, 8), noise_channels=7)
-    return SpadeGenerator(config, hidden_channels=6, start=(4, 5)).eval()
+    return SpadeGenerator(config, start=(4, 5)).eval()
 
 
 GENERATORS = [oasis, spade_of_map, spade_of_noise]

@@ -24,7 +24,7 @@ from dpsims.exported import ExportedSynthesizer, is_exported, load_session
 from dpsims.graphs import exported_program, onnx_model, store_weights
 from dpsims.models.generator import RegionNoise
 from dpsims.synthesis import Synthesizer
-from tests.command_line import SPACE, check_refused, write_model
+from tests.command_line import SPACE, check_refused, load_generator, write_model
 from tests.conftest import Run
 
 FILES = {"a.onnx": "fp32", "half.onnx": "fp16", "bytes.onnx": "int8", "a.xml": "fp32", "bytes.xml": "int8"}
@@ -37,11 +37,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with the checkpoint `model` and the FILES, all written by the command line."""
     folder = tmp_path_factory.mktemp("exported")
     write_model(folder / "model")
-    program = exported_program(load_model(folder / "model").generator)
+    program = exported_program(load_generator(folder / "model"))
     with pytest.MonkeyPatch.context() as patch:
         for module in ("graphs", "export"):
             patch.setattr(f"dpsims.{module}.exported_program", lambda generator: program)
-        proto = onnx_model(load_model(folder / "model").generator)
+        proto = onnx_model(load_generator(folder / "model"))
         patch.setattr(export_module, "onnx_model", lambda generator: copy.deepcopy(proto))
         for name, precision in FILES.items():
             with pytest.raises(SystemExit) as end:
@@ -99,7 +99,7 @@ def test_the_file_says_what_it_is(made: Path):
 
 
 def test_smaller_weights_are_smaller_and_change_pictures(made: Path):
-    generator = load_model(made / "model").generator
+    generator = load_generator(made / "model")
     stored = {}
     for precision in ("fp16", "int8"):
         proto = export_module.onnx_model(generator)

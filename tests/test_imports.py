@@ -15,7 +15,7 @@ import dpsims
 SOURCE = Path(dpsims.__file__).parent
 ROWS = [
     {"config", "labels", "plain", "writing"},
-    {"data", "models", "losses", "labelmix", "recipes"},
+    {"data", "models", "losses", "labelmix", "augmentation", "recipes"},
     {"checkpoint", "modes"},
     {"synthesis", "evaluation", "exported"},
     {"pictures", "instruments", "graphs"},

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dpsims.labelmix import labelmix, labelmix_loss
+from dpsims.labelmix import labelmix, labelmix_loss, toss
 
 K = 3
 
@@ -19,7 +19,7 @@ def seeded(seed: int) -> torch.Generator:
 
 def test_every_class_comes_whole_from_one_side():
     label, real, fake = batch(8)
-    mixed, mask = labelmix(label, real, fake, K, seeded(0))
+    mixed, mask = labelmix(label, real, fake, toss(8, K, seeded(0)))
     assert mask.shape == (8, 1, 8, 5) and mask.dtype == torch.bool
     assert torch.equal(mixed, torch.where(mask, 1.0, -1.0).expand(8, 3, 8, 5))
     sides = mask[:, 0].unflatten(1, (K + 1, 2))  # picture, class, its rows, columns
@@ -30,11 +30,11 @@ def test_every_class_comes_whole_from_one_side():
 
 def test_coins_are_fair_and_follow_the_seed():
     label, real, fake = batch(500)
-    _, mask = labelmix(label, real, fake, K, seeded(1))
+    _, mask = labelmix(label, real, fake, toss(len(label), K, seeded(1)))
     share = mask.float().mean((0, 1, 3)).unflatten(0, (K + 1, 2))[:, 0]
     assert (share - 0.5).abs().max() < 0.1  # 500 coins each: 4.5 standard deviations
-    assert torch.equal(mask, labelmix(label, real, fake, K, seeded(1))[1])
-    assert not torch.equal(mask, labelmix(label, real, fake, K, seeded(2))[1])
+    assert torch.equal(mask, labelmix(label, real, fake, toss(len(label), K, seeded(1)))[1])
+    assert not torch.equal(mask, labelmix(label, real, fake, toss(len(label), K, seeded(2)))[1])
 
 
 def test_loss_equals_a_hand_computed_case():
@@ -47,7 +47,7 @@ def test_loss_equals_a_hand_computed_case():
 
 def test_a_discriminator_that_looks_at_single_pixels_is_consistent():
     label, real, fake = batch()
-    mixed, mask = labelmix(label, real, fake, K, seeded(3))
+    mixed, mask = labelmix(label, real, fake, toss(len(label), K, seeded(3)))
     pixelwise = torch.nn.Conv2d(3, K + 1, 1)
     assert labelmix_loss(pixelwise(mixed), pixelwise(real), pixelwise(fake), mask).item() == 0
     wide = torch.nn.Conv2d(3, K + 1, 3, padding=1)  # sees across borders

@@ -3,6 +3,8 @@ import shutil
 import pytest
 import torch
 
+from dpsims.config import GeneratorConfig
+from dpsims.models.generator import build_generator
 from dpsims.modes import GRAPHS, GraphedGenerator, Mode, prepare
 from tests.test_folding import generator, labels
 
@@ -26,6 +28,15 @@ def test_unfolded_is_the_generator_itself():
     plain = generator()
     assert prepare(plain, Mode(fold=False), CPU) is plain
     assert prepare(plain, Mode(), CPU) is not plain
+
+
+@torch.inference_mode()
+def test_a_baseline_runs_as_it_is_and_in_no_other_mode():
+    plain = build_generator(GeneratorConfig(3, "oasis", channels=(4, 8), hidden_channels=4)).eval()
+    assert prepare(plain, Mode(), CPU) is plain
+    for mode in (Mode("bf16"), Mode(compile=True)):
+        with pytest.raises(ValueError, match="a generator of kind oasis has none but fp32, plain"):
+            prepare(plain, mode, CPU)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,9 @@ K = 3
 CPU = torch.device("cpu")
 
 
-def networks(kind: Any = "dpsims", conditioning: Any = "none", precision: str = "fp32") -> Networks:
+def networks(
+    kind: Any = "dpsims", conditioning: Any = "none", precision: str = "fp32", augmentation: Any = ()
+) -> Networks:
     recipe = Recipe(
         backbone=BackboneConfig("squeezenet1_1", "random"),
         generator=GeneratorConfig(
@@ -32,12 +34,13 @@ def networks(kind: Any = "dpsims", conditioning: Any = "none", precision: str = 
             kind=kind,
             channels=(8, 8, 16),
             conditioning=conditioning,
+            augmentation=augmentation,
         ),
     )
     return Networks.build(recipe.resolved(K), CPU, precision)
 
 
-LOSSES = LossConfig(contrastive_places=8, diversity_fraction=0.5)
+LOSSES = LossConfig(contrastive_places=8, diversity_fraction=0.5, labelmix_weight=0.1)
 
 
 def a_batch(size: int = 5, device: str = "cpu") -> Batch:
@@ -58,9 +61,10 @@ def gradients(of: Networks) -> dict[str, torch.Tensor]:
     return {name: p.grad for name, p in named if p.grad is not None}
 
 
+@pytest.mark.parametrize("augmentation", [(), ("color", "translation", "cutout")])
 @pytest.mark.parametrize("parts", [2, 5])
-def test_the_parts_of_a_batch_add_up_to_its_step(parts):
-    whole = networks()
+def test_the_parts_of_a_batch_add_up_to_its_step(parts, augmentation):
+    whole = networks(augmentation=augmentation)
     whole.discriminator.eval()  # spectral norms move in each pass, and parts have more passes
     divided = copy.deepcopy(whole)
     batch = a_batch()

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from dpsims.config import GeneratorConfig
 from dpsims.labels import LabelSpace
-from dpsims.models.generator import Generator
+from dpsims.models.generator import AnyGenerator, build_generator
 from dpsims.plain import from_dict, to_dict
 
 FORMAT = 1
@@ -42,7 +42,7 @@ SHIPPED = {"scenes": "scenes_generator"}
 class Model:
     """A generator ready for use and what its maker knew: label space, training size, and notes (`about`)."""
 
-    generator: Generator
+    generator: AnyGenerator
     space: LabelSpace
     height: int
     width: int
@@ -83,7 +83,7 @@ def load_model(path: str | Path) -> Model:
         where = str(folder / "model.json")
         config = from_dict(GeneratorConfig, values["generator"], where=where)
         model = Model(
-            Generator(config),
+            build_generator(config),
             LabelSpace.from_dict(values["label_space"], where),
             values["height"],
             values["width"],

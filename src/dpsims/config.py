@@ -56,6 +56,9 @@ class BackboneConfig:
 class GeneratorConfig:
     num_classes: int = field(default=0, metadata=_DERIVED)
     """number of classes K; ids 0..K-1, and K stands for an unlabelled pixel"""
+    kind: Literal["dpsims", "oasis", "spade"] = "dpsims"
+    """`dpsims`: two pyramids; `oasis`, `spade`: every block modulated by the label map itself (baselines;
+    `spade` knows no noise)"""
     channels: tuple[int, ...] = (32, 64, 128, 256, 256, 256)
     """channels of both pyramids from full resolution down, halving the size each time"""
     attention_strides: tuple[int, ...] = (8, 16, 32)
@@ -72,6 +75,10 @@ class GeneratorConfig:
     """kernel size of the convolutions that predict gamma and beta"""
     normalisation: Literal["batch", "instance", "pixel"] = "batch"
     """parameter-free normalisation in front of each modulation"""
+    noise_injection: Literal["cross_attention", "concatenation"] = "cross_attention"
+    """how noise tokens enter the label features: each pixel attends to them, or has all of them appended"""
+    hidden_channels: int = 128
+    """channels between label map and modulation (kinds `oasis` and `spade`)"""
 
 
 @dataclass
@@ -86,6 +93,11 @@ class DiscriminatorConfig:
     """contractive non-linearity on the backbone's features"""
     conditioning: Literal["batch", "calibrated", "none"] = "batch"
     """normalisation of the features: of this batch, measured once on real pictures, or none"""
+    augmentation: tuple[str, ...] = ()
+    """changes of the pictures, real and generated alike, before the discriminator sees them: some of color,
+    translation, cutout (for small data sets)"""
+    augmentation_probability: float = 1.0
+    """share of the pictures that each of these changes befalls"""
     channels: tuple[int, ...] = (32, 64, 128, 256, 256, 256)
     """decoder channels from full resolution down, halving the size each time"""
 
@@ -108,6 +120,8 @@ class LossConfig:
     """distance of two pictures, relative to their noises' distance, above which they are diverse enough"""
     diversity_fraction: float = 0.25
     """share of a batch's label maps that are generated twice, with two noises, for the diversity loss"""
+    labelmix_weight: float = 0.0
+    """weight of LabelMix: a discriminator consistent on pictures half real, half generated (OASIS: 10)"""
 
 
 @dataclass
@@ -188,6 +202,14 @@ class Recipe:
         for name in _SHARES:
             if not 0 <= _get(self, name) <= 1:
                 raise ValueError(f"{name}={_get(self, name)}: use 0 to 1")
+        for name in self.discriminator.augmentation:
+            if name not in AUGMENTATIONS:
+                raise ValueError(f"discriminator.augmentation={name}: use some of {', '.join(AUGMENTATIONS)}")
+        if self.generator.kind == "spade" and self.losses.diversity_weight:
+            raise ValueError(
+                f"losses.diversity_weight={self.losses.diversity_weight}: generator.kind=spade knows no "
+                "noise, its pictures of one map cannot differ; use losses.diversity_weight 0"
+            )
 
     def ignored(self) -> list[str]:
         """A line for each setting that was changed though nothing reads it here."""
@@ -201,6 +223,20 @@ class Recipe:
         if self.discriminator.kind == "oasis":
             fields = ("discriminator.conditioning", "discriminator.nonlinearity")
             unread["the OASIS discriminator has no backbone features"] = fields
+        if self.generator.kind == "dpsims":
+            unread["it belongs to the generators `oasis` and `spade`"] = ("generator.hidden_channels",)
+        else:
+            names = (
+                "attention_strides",
+                "attention_heads",
+                "noise_tokens",
+                "token_channels",
+                "noise_injection",
+            )
+            unread["it belongs to the generator `dpsims`"] = tuple(f"generator.{name}" for name in names)
+        if not self.discriminator.augmentation:
+            fields = ("discriminator.augmentation_probability",)
+            unread["no discriminator.augmentation is chosen"] = fields
         default = Recipe()
         return [
             f"{name}={_get(self, name)} is ignored: {reason}"
@@ -221,7 +257,13 @@ def _get(recipe: Recipe, name: str) -> Any:
     return getattr(getattr(recipe, section), field_name)
 
 
-_SHARES = ("losses.label_smoothing", "losses.diversity_fraction", "data.rare_crop")
+AUGMENTATIONS = ("color", "translation", "cutout")
+_SHARES = (
+    "losses.label_smoothing",
+    "losses.diversity_fraction",
+    "data.rare_crop",
+    "discriminator.augmentation_probability",
+)
 _LOWEST = {
     "data.height": 1,
     "data.width": 1,
@@ -236,11 +278,13 @@ _LOWEST = {
     "generator.noise_channels": 1,
     "generator.token_channels": 1,
     "generator.modulation_kernel": 1,
+    "generator.hidden_channels": 1,
     "discriminator.channels": 1,
     "losses.focal_gamma": 0,
     "losses.contrastive_weight": 0,
     "losses.contrastive_places": 2,
     "losses.diversity_weight": 0,
+    "losses.labelmix_weight": 0,
     "training.batch_size": 1,
     "training.accumulate": 1,
     "training.total_images": 1,

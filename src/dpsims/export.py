@@ -49,13 +49,16 @@ def export_model(model: Model, out: Path, format: str | None = None, precision: 
     Raises ValueError for a name, format or precision that does not fit, a package that is not installed, and
     pictures that differ by more than LIMITS.
     """
-    format = checked_format(out, format, precision)
+    format, generator = checked_format(out, format, precision), model.generator.eval()
+    if not isinstance(generator, Generator):
+        kind = generator.config.kind
+        raise ValueError(f"generator.kind={kind}: a baseline cannot be exported; export one of kind dpsims")
     # by a fixed name: what a killed process left behind, the next one clears away
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        write = WRITERS[format](model.generator.eval(), precision, partial)
+        write = WRITERS[format](generator, precision, partial)
         about, candidate = description(model, format, precision), partial / out.name
         write(candidate, about)
         parity = compare(model, candidate)

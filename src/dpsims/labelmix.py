@@ -17,17 +17,20 @@ def labelmix(
     label: Int[Tensor, "b h w"],
     real: Float[Tensor, "b 3 h w"],
     fake: Float[Tensor, "b 3 h w"],
-    num_classes: int,
-    rng: torch.Generator | None = None,
+    coins: Bool[Tensor, "b k"],
 ) -> tuple[Float[Tensor, "b 3 h w"], Bool[Tensor, "b 1 h w"]]:
     """The mixed pictures and the mask, true where they are real.
 
-    A coin falls for each class of each picture, and for its unlabelled pixels (index K, `num_classes`); all
-    pixels of the class come from the same side. rng: on the CPU, so that a seed gives the same on any device.
+    coins: for each class of each picture, and for its unlabelled pixels (index K), where they come from, true
+    for the real picture (`toss`).
     """
-    coins = torch.randint(2, (label.shape[0], num_classes + 1), generator=rng).bool().to(label.device)
     mask = coins.gather(1, label.flatten(1)).view_as(label)[:, None]
     return torch.where(mask, real, fake), mask
+
+
+def toss(batch: int, num_classes: int, rng: torch.Generator | None = None) -> Bool[Tensor, "b k"]:
+    """Coins for `labelmix`, K+1 a picture. rng: on the CPU, where the coins are too."""
+    return torch.randint(2, (batch, num_classes + 1), generator=rng).bool()
 
 
 def labelmix_loss(

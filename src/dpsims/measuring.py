@@ -31,7 +31,7 @@ from dpsims.evaluation.protocols import DEFAULT, Protocol
 from dpsims.evaluation.report import to_bytes
 from dpsims.evaluation.run import METRICS, Generate, Settings, versions
 from dpsims.instruments import open_segmenter
-from dpsims.models.generator import Generator
+from dpsims.models.generator import build_generator
 from dpsims.pictures import PictureFolder
 from dpsims.plain import to_dict
 from dpsims.synthesis import Synthesizer, pick_device
@@ -229,7 +229,7 @@ class Bench:
         """A generator like the model's with random weights, its BatchNorm measured as a trained one's is."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
-            generator = Generator(model.generator.config).eval().requires_grad_(False)
+            generator = build_generator(model.generator.config).eval().requires_grad_(False)
         labels = (b.label for b in fixed_batches(self.train, *model.size, 16, 256))
         generator = reestimate_batchnorm(generator, labels)
         return Synthesizer(Model(generator, model.space, *model.size, about={}), str(self.device))

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from dpsims.models.folding import fold
-from dpsims.models.generator import Generator, RegionNoise
+from dpsims.models.generator import AnyGenerator, Generator
+from dpsims.models.layers import RegionNoise
 
 GRAPHS = 4  # CUDA graphs kept, one for each shape of label maps; each holds its own memory
 
@@ -39,10 +40,11 @@ class Mode:
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def prepare(generator: Generator, mode: Mode, device: torch.device) -> Generator:
-    """The generator on `device` in the given mode: a copy, or with `Mode(fold=False)` itself, moved.
+def prepare(generator: AnyGenerator, mode: Mode, device: torch.device) -> AnyGenerator:
+    """The generator on `device` in the given mode: a copy, or with `Mode(fold=False)` itself, moved. The
+    baselines (kinds `oasis` and `spade`) have nothing to fold and run as they are.
 
-    Raises ValueError for a mode that does not exist or does not go with the device.
+    Raises ValueError for a mode that does not exist or does not go with the device or the generator.
     """
     if mode.precision not in DTYPES:
         raise ValueError(f"precision={mode.precision}: unknown; use one of {', '.join(DTYPES)}")
@@ -51,6 +53,10 @@ def prepare(generator: Generator, mode: Mode, device: torch.device) -> Generator
         raise ValueError(f"precision={mode.precision}: needs fold=True")
     if mode.cuda_graphs and device.type != "cuda":
         raise ValueError(f"cuda_graphs=True: device={device} has none; use cuda_graphs=False")
+    if not isinstance(generator, Generator):
+        if mode.precision != "fp32" or mode.compile:
+            raise ValueError(f"{mode}: a generator of kind {generator.config.kind} has none but fp32, plain")
+        return generator.to(device).to(memory_format=torch.channels_last)
     if mode.fold:
         generator = fold(generator)
     elif mode.precision != "fp32" or mode.compile:
@@ -87,7 +93,7 @@ class GraphedGenerator:
     One picture at a time: a replay writes where the last one wrote, so the picture is copied out.
     """
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: AnyGenerator) -> None:
         self.generator = generator
         self.graphs: dict[tuple[int, ...], tuple[Any, Tensor, Tensor, Tensor]] = {}
 

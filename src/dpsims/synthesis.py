@@ -12,7 +12,8 @@ from torch import Tensor
 
 from dpsims.checkpoint import Model, load_model, weights_digest
 from dpsims.models import tiling
-from dpsims.models.generator import RegionNoise
+from dpsims.models.generator import Generator
+from dpsims.models.layers import RegionNoise
 from dpsims.modes import DTYPES, GraphedGenerator, Mode, prepare
 
 TILED_ABOVE = 1024 * 1024
@@ -94,7 +95,7 @@ class Synthesizer:
         if noise is None:
             noise = self.noise(label.shape[0], seed, first)
         self._check(label)
-        if label[0].numel() > TILED_ABOVE and self.generator.config.normalisation != "instance":
+        if label[0].numel() > TILED_ABOVE and self._tiles():
             return torch.cat(
                 [self.generate_tiled(label[i : i + 1], noise=_one(noise, i)) for i in range(len(label))]
             )
@@ -111,7 +112,8 @@ class Synthesizer:
         if len(label) != 1:
             raise ValueError(f"label: {len(label)} maps; give one, (1, height, width)")
         many, generator = label.expand(count, -1, -1), self.generator
-        if label.numel() > TILED_ABOVE or not self.mode.fold:  # only folded attention shares label features
+        # only folded attention shares label features
+        if label.numel() > TILED_ABOVE or not self.mode.fold or not isinstance(generator, Generator):
             return self.generate(many, seed, first)
         self._check(label)
         noise = self._cast(self.noise(count, seed, first))
@@ -140,11 +142,17 @@ class Synthesizer:
         if noise is None:
             noise = self.noise(label.shape[0], seed, first)
         self._check(label)
+        if not isinstance(self.generator, Generator):
+            raise ValueError(f"generator.kind={self.generator.config.kind}: only kind dpsims can be tiled")
         cell = 2 ** (len(self.generator.config.channels) - 1)
         side = window if window is not None else max(2 * cell, -(-max(self.size) // cell) * cell)
         shared = overlap if overlap is not None else -(-side // (4 * cell)) * cell
         label, noise = label.to(self.device), self._cast(noise)
         return tiling.generate_tiled(self.generator, label, noise, side, shared).float().cpu()
+
+    def _tiles(self) -> bool:
+        generator = self.generator
+        return isinstance(generator, Generator) and generator.config.normalisation != "instance"
 
     def _cast(self, noise: Tensor | RegionNoise) -> Tensor | RegionNoise:
         dtype = DTYPES[self.mode.precision]

@@ -43,7 +43,11 @@ class FeatureConditioning(nn.Module):
             )
         self.nonlinearity = NONLINEARITIES[nonlinearity]
         self.conditioning = conditioning
-        self.batch_norm = nn.BatchNorm2d(channels, affine=False) if conditioning == "batch" else None
+        self.batch_norm = (
+            nn.BatchNorm2d(channels, affine=False, track_running_stats=False)
+            if conditioning == "batch"
+            else None
+        )
         if conditioning == "calibrated":
             self.register_buffer("mean", torch.zeros(channels))
             self.register_buffer("std", torch.ones(channels))

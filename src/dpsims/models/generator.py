@@ -6,8 +6,6 @@ figure 3. What is certain of it and what is our choice is told in docs/method.md
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -19,25 +17,16 @@ from dpsims.models.layers import (
     SLOPE,
     EncoderBlock,
     ModulatedBlock,
+    NoiseConcatenation,
     NoiseCrossAttention,
     PixelNorm,
+    RegionNoise,
     RegionTokens,
     SelfAttention,
     downsample_ids,
     upsample_to,
 )
-
-
-class RegionNoise(NamedTuple):
-    """Noise that varies over the plane: z (b, r, n, d) for r regions, region (b, h, w) int64 with values
-    0..r-1.
-
-    Resample one region's z and keep the others', and only that region changes (and a rim around it as wide
-    as the image network's receptive field).
-    """
-
-    z: Tensor
-    region: Tensor
+from dpsims.models.spade import OasisGenerator, SpadeGenerator
 
 
 class LabelEncoder(nn.Module):
@@ -124,7 +113,10 @@ class Generator(nn.Module):
         self.encoder = LabelEncoder(config)
         self.mapping = NoiseMapping(config)
         self.injection = nn.ModuleList(
-            NoiseCrossAttention(c, config.token_channels, config.attention_heads) for c in config.channels
+            NoiseCrossAttention(c, config.token_channels, config.attention_heads)
+            if config.noise_injection == "cross_attention"
+            else NoiseConcatenation(c, config.noise_tokens * config.token_channels)
+            for c in config.channels
         )
         self.image_network = ImageNetwork(config)
 
@@ -187,3 +179,15 @@ def _validated(config: GeneratorConfig) -> GeneratorConfig:
     if config.modulation_kernel % 2 == 0:
         raise ValueError(f"modulation_kernel={config.modulation_kernel}: use an odd number")
     return config
+
+
+AnyGenerator = Generator | OasisGenerator | SpadeGenerator
+
+
+def build_generator(config: GeneratorConfig) -> AnyGenerator:
+    """The generator that `config.kind` names, with random weights. Raises ValueError for sizes that do not
+    fit."""
+    return GENERATORS[config.kind](config)
+
+
+GENERATORS = {"dpsims": Generator, "oasis": OasisGenerator, "spade": SpadeGenerator}

@@ -16,6 +16,18 @@ from torch.nn.utils.parametrizations import spectral_norm
 SLOPE = 0.2  # of every LeakyReLU
 
 
+class RegionNoise(NamedTuple):
+    """Noise that varies over the plane: z (b, r, n, d) for r regions, region (b, h, w) int64 with values
+    0..r-1.
+
+    Resample one region's z and keep the others', and only that region changes (and a rim around it as wide
+    as the image network's receptive field).
+    """
+
+    z: Tensor
+    region: Tensor
+
+
 class RegionTokens(NamedTuple):
     """Noise tokens per region of the plane: tokens (b, r*n, d), n for each of r regions; region ids (b, h,
     w)."""
@@ -129,6 +141,30 @@ class NoiseCrossAttention(nn.Module):
         k, v = rearrange(self.key_value(tokens), "b n (two m d) -> two b m n d", two=2, m=self.heads)
         a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return h + self.out(rearrange(a, "b m (h w) d -> b (m d) h w", h=height, w=width))
+
+
+class NoiseConcatenation(nn.Module):
+    """Noise tokens appended to every pixel's label features, and a 1x1 convolution back: as OASIS's 3D noise
+    (Schoenfeld et al. 2021, section 3.3), for comparison with `NoiseCrossAttention`.
+
+    The convolution's part for the features is held at the identity: g = h + W w.
+    """
+
+    def __init__(self, channels: int, noise_channels: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(noise_channels, channels)
+        nn.init.xavier_normal_(self.project.weight)
+
+    def forward(
+        self, h: Float[Tensor, "b c h w"], tokens: Float[Tensor, "b n d"] | RegionTokens
+    ) -> Float[Tensor, "b c h w"]:
+        if not isinstance(tokens, RegionTokens):
+            return h + self.project(tokens.flatten(1))[:, :, None, None]
+        tokens, region, regions = tokens
+        noise = self.project(rearrange(tokens, "b (r n) d -> b r (n d)", r=regions))
+        cells = downsample_ids(region, (h.shape[-2], h.shape[-1]))
+        picture = torch.arange(len(cells), device=h.device)[:, None, None]
+        return h + rearrange(noise[picture, cells], "b h w c -> b c h w")
 
 
 class PixelNorm(nn.Module):

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from dpsims.config import GeneratorConfig
-from dpsims.models.generator import RegionNoise
-from dpsims.models.layers import SLOPE, SpatiallyAdaptiveNorm, downsample_ids, upsample_to
+from dpsims.models.layers import SLOPE, RegionNoise, SpatiallyAdaptiveNorm, downsample_ids, upsample_to
 
 PUBLISHED_CHANNELS = (64, 128, 256, 512, 1024, 1024)
 """of both generators, from full resolution down, as `config.channels` is"""
@@ -63,9 +62,9 @@ class SpadePyramid(nn.Module):
     twice: the scale (0 is full resolution) that has a second block; None for no such scale.
     """
 
-    def __init__(self, config: GeneratorConfig, noise: int, hidden: int, twice: int | None = None) -> None:
+    def __init__(self, config: GeneratorConfig, noise: int, twice: int | None = None) -> None:
         super().__init__()
-        channels = config.channels
+        channels, hidden = config.channels, config.hidden_channels
         self.num_inputs = config.num_classes + 1
         stages = []
         for i, (inputs, outputs) in enumerate(zip((*channels[1:], channels[-1]), channels, strict=True)):
@@ -114,16 +113,16 @@ class OasisGenerator(nn.Module):
     """OASIS's generator: every modulation sees the label map and noise side by side. It has the interface of
     `Generator`.
 
-    Of the config it reads num_classes, channels, noise_channels, modulation_kernel and normalisation; it has
-    one noise vector a picture (or a region, or a pixel).
+    Of the config it reads num_classes, channels, hidden_channels, noise_channels, modulation_kernel and
+    normalisation; it has one noise vector a picture (or a region, or a pixel).
     """
 
-    def __init__(self, config: GeneratorConfig, hidden_channels: int = 128) -> None:
+    def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = _validated(config)
         inputs = config.num_classes + 1 + config.noise_channels
         self.start = nn.Conv2d(inputs, config.channels[-1], 3, padding=1)
-        self.image_network = SpadePyramid(config, config.noise_channels, hidden_channels)
+        self.image_network = SpadePyramid(config, config.noise_channels)
 
     def sample_noise(
         self, batch: int, rng: torch.Generator | None = None, regions: int | None = None
@@ -183,13 +182,11 @@ class SpadeGenerator(nn.Module):
     then it knows no noise, and a label map has one picture. With `start` (height and width of the lowest
     resolution in training, 8x8 for 256x256) the first layer maps z, of `config.noise_channels` (256 in the
     paper), to features of that size; for pictures of another size they are resized.
-    Of the config it reads num_classes, channels, noise_channels (with `start`), modulation_kernel and
-    normalisation.
+    Of the config it reads num_classes, channels, hidden_channels, noise_channels (with `start`),
+    modulation_kernel and normalisation.
     """
 
-    def __init__(
-        self, config: GeneratorConfig, hidden_channels: int = 128, start: tuple[int, int] | None = None
-    ) -> None:
+    def __init__(self, config: GeneratorConfig, start: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.config = _validated(config)
         self.start_shape = None if start is None else (config.channels[-1], *start)
@@ -200,7 +197,7 @@ class SpadeGenerator(nn.Module):
             else nn.Linear(config.noise_channels, width * start[0] * start[1])
         )
         twice = len(config.channels) - 2
-        self.image_network = SpadePyramid(config, 0, hidden_channels, twice)
+        self.image_network = SpadePyramid(config, 0, twice)
 
     def sample_noise(self, batch: int, rng: torch.Generator | None = None) -> Float[Tensor, "b 1 d"]:
         """Standard normal z (batch, 1, d) on the CPU; d is 0 where the first layer sees the label map."""

@@ -18,8 +18,8 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dpsims.models.generator import Generator, RegionNoise
-from dpsims.models.layers import SLOPE, RegionTokens, downsample_ids, upsample_to
+from dpsims.models.generator import Generator
+from dpsims.models.layers import SLOPE, RegionNoise, RegionTokens, downsample_ids, upsample_to
 
 STRIP = 2**23
 """numbers in a strip's feature map, which sets its rows; a block needs about eight times as many"""

@@ -12,19 +12,20 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
 
-from dpsims.models.generator import Generator
+from dpsims.models.generator import AnyGenerator
 
 
 class GeneratorAverage:
     """Holds `average`, a copy of the generator in eval mode that follows it."""
 
-    def __init__(self, generator: Generator, half_life: float) -> None:
+    def __init__(self, generator: AnyGenerator, half_life: float) -> None:
         self.average = copy.deepcopy(generator).eval().requires_grad_(False)
         self.half_life = half_life
 
     @torch.no_grad()
-    def update(self, generator: Generator, batch_size: int, images_seen: int) -> None:
+    def update(self, generator: AnyGenerator, batch_size: int, images_seen: int) -> None:
         # at the start a shorter half-life, or the untrained weights would linger (as StyleGAN2-ADA ramps it)
         half_life = min(self.half_life, max(0.05 * images_seen, 1e-8))
         keep = 0.5 ** (batch_size / half_life)
@@ -40,11 +41,12 @@ def _floats(module: nn.Module) -> list[Tensor]:
 
 
 @torch.no_grad()
-def reestimate_batchnorm(generator: Generator, labels: Iterable[Tensor], seed: int = 0) -> Generator:
+def reestimate_batchnorm(generator: AnyGenerator, labels: Iterable[Tensor], seed: int = 0) -> AnyGenerator:
     """A copy of `generator` (eval mode) whose BatchNorm statistics are those of its own activations on
     `labels`.
 
-    Each batch counts alike. Generators without BatchNorm are copied as they are.
+    Each batch counts alike. The vectors of spectral norms, which averaging leaves near the averaged weights'
+    but not at them, follow along. Generators without BatchNorm are copied as they are.
     """
     measured = copy.deepcopy(generator)
     norms = [m for m in measured.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -52,6 +54,9 @@ def reestimate_batchnorm(generator: Generator, labels: Iterable[Tensor], seed: i
         norm.reset_running_stats()
         norm.momentum = None  # torch: cumulative average
         norm.train()
+    for module in measured.modules():
+        if isinstance(module, _SpectralNorm):
+            module.train()  # a power iteration in each pass
     rng = torch.Generator().manual_seed(seed)
     for label in labels if norms else ():
         measured(label, measured.sample_noise(label.shape[0], rng))

@@ -12,7 +12,7 @@ from dpsims.config import Recipe
 from dpsims.data import Batch, Source, fixed_batches
 from dpsims.evaluation.report import grid
 from dpsims.losses import to_device
-from dpsims.models.generator import Generator
+from dpsims.models.generator import AnyGenerator
 from dpsims.training.transfers import OnItsWay
 from dpsims.writing import write_png
 
@@ -23,7 +23,7 @@ class Grids:
     """RUN/grids/IMAGES_SEEN.png: label map | real | two generated with different noise, of a few fixed
     validation maps, by `generator` (in eval mode)."""
 
-    def __init__(self, run: Path, generator: Generator, source: Source, recipe: Recipe) -> None:
+    def __init__(self, run: Path, generator: AnyGenerator, source: Source, recipe: Recipe) -> None:
         self.folder, self.generator, self.source = run / "grids", generator, source
         self.size = recipe.data.height, recipe.data.width
         self.batch: Batch | None = None

@@ -32,12 +32,13 @@ from dpsims.training.grids import Grids
 from dpsims.training.log import Health, Logger, forget_after
 from dpsims.training.memory import on_device
 from dpsims.training.networks import Networks
-from dpsims.training.steps import autocast, pick_precision
+from dpsims.training.steps import autocast, pick_precision, real_probability
 from dpsims.training.transfers import Rows
 from dpsims.writing import write_whole
 
 BATCHNORM_IMAGES = 256  # label maps that BatchNorm's statistics are measured on
 CALIBRATION_IMAGES = 256
+WATCHED_IMAGES = 64  # of each split, to see whether the discriminator remembers the training pictures
 EVALUATION_BATCH = 16
 # a resumed run may change these, which change no result; with any other change it would be another run
 MAY_CHANGE = {
@@ -134,6 +135,9 @@ def train(recipe: Recipe, out: str | Path) -> Path:
                     features,
                     real_moments,
                 )
+            for name, of in (("train", source), ("val", validation)):
+                some = whole_pictures(of, recipe, device, WATCHED_IMAGES)
+                figures[f"real_probability_{name}"] = real_probability(discriminator, some, precision)
             log.validation(images_seen, seconds, figures, features.title)
         times = {"seconds": seconds, "data_seconds": data_seconds}
         state = {"images_seen": images_seen, **times, "data_order": order, "validation": figures}

@@ -15,7 +15,7 @@ from dpsims.config import LossConfig, Recipe
 from dpsims.data import Batch
 from dpsims.models.backbones import Backbone, load_backbone
 from dpsims.models.discriminator import Discriminator, build_discriminator
-from dpsims.models.generator import Generator
+from dpsims.models.generator import AnyGenerator, Generator, build_generator
 from dpsims.training.ema import GeneratorAverage
 from dpsims.training.memory import in_bf16, recompute
 from dpsims.training.steps import AnyDiscriminator, trained_parameters, training_step
@@ -28,7 +28,7 @@ class Networks:
     """The backbone is among them, frozen, for evaluation; the discriminator has the same one, or in a bf16
     training a copy that holds bf16 weights (the `oasis` discriminator has none)."""
 
-    generator: Generator
+    generator: AnyGenerator
     average: GeneratorAverage
     discriminator: AnyDiscriminator
     backbone: Backbone
@@ -43,7 +43,7 @@ class Networks:
         """
         settings, layout = recipe.training, torch.channels_last
         torch.manual_seed(settings.seed)
-        generator = Generator(recipe.generator).to(memory_format=layout).to(device)
+        generator = build_generator(recipe.generator).to(memory_format=layout).to(device)
         backbone = load_backbone(recipe.backbone)
         halved = precision == "bf16" and recipe.discriminator.kind == "dpsims"
         held = (in_bf16(backbone) if halved else backbone).to(device)
@@ -102,14 +102,16 @@ class Networks:
 
 
 def compile_parts(
-    generator: Generator, discriminator: AnyDiscriminator, backend: str | Callable = "inductor"
+    generator: AnyGenerator, discriminator: AnyDiscriminator, backend: str | Callable = "inductor"
 ) -> None:
     """Compile each network by itself (torch.compile, in place: names and state stay); on the first step.
 
     Losses differ in rounding from those of plain networks. What lies between the networks stays plain: it
     is little, and the loss's random places and pairs would have it compiled again.
     """
-    parts: list[torch.nn.Module] = [generator.encoder, generator.image_network]
+    parts: list[torch.nn.Module] = [generator.image_network]
+    if isinstance(generator, Generator):
+        parts.append(generator.encoder)
     if isinstance(discriminator, Discriminator):
         parts += [discriminator.decoder, discriminator.backbone.network]
     else:

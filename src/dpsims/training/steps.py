@@ -9,15 +9,19 @@ tensors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.parametrizations import _SpectralNorm
 
+from dpsims.augmentation import Change, augment, augment_label, draw_changes
 from dpsims.config import LossConfig
 from dpsims.data import Batch
+from dpsims.labelmix import labelmix, labelmix_loss, toss
 from dpsims.losses import (
     class_counts,
     contrastive_loss,
@@ -28,7 +32,7 @@ from dpsims.losses import (
 )
 from dpsims.models.baselines import OasisDiscriminator
 from dpsims.models.discriminator import Discriminator
-from dpsims.models.generator import Generator
+from dpsims.models.generator import AnyGenerator
 
 AnyDiscriminator = Discriminator | OasisDiscriminator
 
@@ -46,11 +50,20 @@ class Plan(NamedTuple):
     """with the label maps that come twice counted twice"""
     places: Tensor
     """state of the random numbers that choose the contrastive loss's places"""
+    coins: Tensor | None
+    """LabelMix's, for each picture"""
+    changes: list[Change]
+    """what befalls each picture before the discriminator sees it; empty for nothing"""
+
+    def part(self, i: int, parts: int) -> Plan:
+        """Of every so manieth picture, from the i-th: what belongs to a picture; all else is the batch's."""
+        coins = None if self.coins is None else self.coins[i::parts]
+        return self._replace(coins=coins, changes=self.changes[i::parts])
 
 
 class Fakes(NamedTuple):
-    """What the generator's half hands over, detached: pictures, their label maps, their conditioned
-    features."""
+    """What the generator's half hands over, detached and as the discriminator saw it: pictures, their label
+    maps, their conditioned features."""
 
     image: Tensor
     label: Tensor
@@ -81,7 +94,7 @@ def set_trainable(discriminator: AnyDiscriminator, trainable: bool) -> None:
 
 
 def training_step(
-    generator: Generator,
+    generator: AnyGenerator,
     discriminator: AnyDiscriminator,
     optimizers: Mapping[str, torch.optim.Optimizer],
     batch: Batch,
@@ -97,21 +110,23 @@ def training_step(
     gradients add up to those of the whole batch: class weights are the whole batch's. What differs is what
     only sees a part: BatchNorm's statistics, in the generator and with `conditioning: batch`.
     """
-    plan = make_plan(generator, batch, config, rng)
+    plan = make_plan(generator, discriminator, batch, config, rng)
     for optimizer in optimizers.values():
         optimizer.zero_grad(set_to_none=True)
     found: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
     for i in range(parts):
         part = Batch(batch.image[i::parts], batch.label[i::parts])
-        features_of_real = real_features(discriminator, part, precision)
+        mine = plan.part(i, parts)
+        real = changed(part, mine.changes, generator.config.num_classes)
+        features_of_real = real_features(discriminator, real, precision)
         twins = plan.noise[batch.label.shape[0] :]
         noise = torch.cat([plan.noise[: batch.label.shape[0]][i::parts], twins[i::parts]])
         share = part.label.shape[0] / batch.label.shape[0]
         terms, fakes = generator_half(
-            generator, discriminator, part, features_of_real, noise, plan, share, config, precision
+            generator, discriminator, part, features_of_real, noise, mine, share, config, precision
         )
         more, measures = discriminator_half(
-            discriminator, part, features_of_real, fakes, plan, share, config, precision
+            discriminator, real, features_of_real, fakes, mine, share, config, precision
         )
         found.append((terms | more, measures))
         del features_of_real, fakes  # or they would lie beside the next part's
@@ -121,26 +136,45 @@ def training_step(
     return terms, measures
 
 
-def make_plan(generator: Generator, batch: Batch, config: LossConfig, rng: torch.Generator) -> Plan:
+def make_plan(
+    generator: AnyGenerator,
+    discriminator: AnyDiscriminator,
+    batch: Batch,
+    config: LossConfig,
+    rng: torch.Generator,
+) -> Plan:
     size, classes = batch.label.shape[0], generator.config.num_classes
     # the first label maps come twice, with another noise: the diversity loss's pairs from the one pass
     wanted = config.diversity_weight and config.diversity_fraction
     pairs = min(size, max(1, round(size * config.diversity_fraction))) if wanted else 0
     noise = to_device(generator.sample_noise(size + pairs, rng), batch.label.device)
-    counts = class_counts(batch.label, classes)
-    counts_of_fakes = counts + class_counts(batch.label[:pairs], classes)
-    return Plan(noise, pairs, counts, counts_of_fakes, rng.get_state())
+    chosen = discriminator.config
+    changes, label, places = [], batch.label, rng.get_state()
+    if chosen.augmentation:
+        changes = draw_changes(size, chosen.augmentation, chosen.augmentation_probability, rng)
+        label = augment_label(label, changes, classes)
+    coins = toss(size, classes, rng) if config.labelmix_weight else None
+    counts = class_counts(label, classes)  # of what the discriminator sees
+    counts_of_fakes = counts + class_counts(label[:pairs], classes)
+    return Plan(noise, pairs, counts, counts_of_fakes, places, coins, changes)
+
+
+def changed(batch: Batch, changes: list[Change], num_classes: int) -> Batch:
+    """The pairs as the discriminator sees them."""
+    if not changes:
+        return batch
+    return Batch(augment(batch.image, changes), augment_label(batch.label, changes, num_classes))
 
 
 @torch.no_grad()
 def real_features(discriminator: AnyDiscriminator, batch: Batch, precision: str) -> list[Tensor]:
-    """Conditioned features of the real pictures, without a graph."""
+    """Conditioned features of pictures that no gradient goes back to, without a graph."""
     with autocast(batch.image.device, precision):
         return discriminator.features(batch.image)
 
 
 def generator_half(
-    generator: Generator,
+    generator: AnyGenerator,
     discriminator: AnyDiscriminator,
     batch: Batch,
     features_of_real: list[Tensor],
@@ -158,9 +192,11 @@ def generator_half(
     set_trainable(discriminator, False)
     with autocast(batch.label.device, precision):
         fake = generator(label, noise).float()
-        features = discriminator.features(fake)
-        logits = discriminator.decode(fake, features)
-    terms = {"pixel": real_loss(logits, label, config.focal_gamma, counts=plan.counts_of_fakes)}
+        twice = plan.changes + plan.changes[:pairs]
+        seen = changed(Batch(fake, label), twice, generator.config.num_classes)
+        features = discriminator.features(seen.image)
+        logits = discriminator.decode(seen.image, features)
+    terms = {"pixel": real_loss(logits, seen.label, config.focal_gamma, counts=plan.counts_of_fakes)}
     weights = {"pixel": 1.0, "contrastive": config.contrastive_weight, "diversity": config.diversity_weight}
     if config.contrastive_weight and features:
         terms["contrastive"] = share * contrastive_loss(
@@ -179,7 +215,7 @@ def generator_half(
     total.backward()
     set_trainable(discriminator, True)
     terms["generator"] = total
-    fakes = Fakes(fake.detach(), label, [f.detach() for f in features])
+    fakes = Fakes(seen.image.detach(), seen.label, [f.detach() for f in features])
     return {name: term.detach() for name, term in terms.items()}, fakes
 
 
@@ -193,8 +229,8 @@ def discriminator_half(
     config: LossConfig,
     precision: str,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Gradients of L_D = L(real) + L(fake), of a part that is `share` of the batch. Gives the terms and the
-    measures."""
+    """Gradients of L_D = L(real) + L(fake) + lambda_m L_labelmix, of a part that is `share` of the batch.
+    Gives the terms and the measures."""
     size = batch.label.shape[0]  # as many fakes as real pictures
     fake = Fakes(fakes.image[:size], fakes.label[:size], [f[:size] for f in fakes.features])
     with autocast(batch.image.device, precision):
@@ -206,6 +242,14 @@ def discriminator_half(
         "fake": fake_loss(logits_fake, fake.label, gamma, counts),
     }
     total = terms["real"] + terms["fake"]
+    if plan.coins is not None:
+        coins = to_device(plan.coins, batch.label.device)
+        mixed, mask = labelmix(batch.label, batch.image, fake.image, coins)
+        features_of_mixed = real_features(discriminator, Batch(mixed, batch.label), precision)
+        with autocast(batch.image.device, precision):
+            logits_of_mixed = discriminator.decode(mixed, features_of_mixed)
+        terms["labelmix"] = share * labelmix_loss(logits_of_mixed, logits_real, logits_fake, mask)
+        total = total + config.labelmix_weight * terms["labelmix"]
     total.backward()
     terms["discriminator"] = total
     with torch.no_grad():
@@ -216,6 +260,27 @@ def discriminator_half(
             "fake_probability": share * logits_fake.float().softmax(1)[:, 0].mean(),
         }
     return {name: term.detach() for name, term in terms.items()}, measures
+
+
+@torch.no_grad()
+def real_probability(discriminator: AnyDiscriminator, batches: Iterable[Batch], precision: str) -> float:
+    """How sure the discriminator is of real pictures: the mean probability of the right class. Training
+    pictures' above others' tells that it remembers them. Leaves its state as it was; NaN for no pixels."""
+    norms = [m for m in discriminator.modules() if isinstance(m, _SpectralNorm) and m.training]
+    for norm in norms:
+        norm.eval()  # or each pass would move its vectors
+    total, pixels = 0.0, 0
+    for batch in batches:
+        with autocast(batch.image.device, precision):
+            logits = discriminator(batch.image).float()
+        labelled = batch.label < logits.shape[1] - 1
+        target = torch.where(labelled, batch.label + 1, 0)
+        right = logits.softmax(1).gather(1, target[:, None])[:, 0]
+        total += float((right * labelled).sum())
+        pixels += int(labelled.sum())
+    for norm in norms:
+        norm.train()
+    return total / pixels if pixels else math.nan
 
 
 def _add(dicts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

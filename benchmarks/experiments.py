@@ -1,0 +1,212 @@
+"""Ablations: variants of a recipe, trained at equal pictures or minutes, measured alike, one table.
+
+    python benchmarks/experiments.py run benchmarks/experiments/NAME.yaml --data DIR --features \\
+        squeezenet1_1=FILE --features mobilenet_v2=FILE --segmenter FILE [--jobs 2] [--only VARIANT]
+    python benchmarks/experiments.py table benchmarks/experiments/NAME.yaml
+
+The YAML names a recipe, `settings` on top of it for all, `seeds`, and the `variants` with what each changes
+(and `seeds` of its own, where it wants others). Each training is a `dpsims train` on one thread; a stopped
+`run` goes on where it was. What was measured goes into docs/measurements/experiments/NAME/VARIANT-SEED.json,
+from which `table` prints: means over seeds and, from two seeds on, the interval that holds the mean with 95 %
+(Student's t).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+import yaml
+
+from dpsims.checkpoint import checkpoints, read_json
+from dpsims.instruments import feature_networks
+from dpsims.measuring import Bench
+from dpsims.recipes import load_recipe
+from dpsims.synthesis import Synthesizer
+from dpsims.writing import write_png, write_whole
+
+RESULTS = Path("docs/measurements/experiments")
+FIGURES = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "diversity": "diversity"}
+GRID_ROWS = 16  # evenly spaced test maps, not chosen
+app = typer.Typer(add_completion=False, help=__doc__, rich_markup_mode=None)
+
+
+@dataclass
+class Training:
+    """One variant with one seed."""
+
+    experiment: str
+    variant: str
+    seed: int
+    recipe: str
+    settings: dict[str, Any]
+    """`section.field` -> value, on top of the recipe"""
+
+    @property
+    def result(self) -> Path:
+        return RESULTS / self.experiment / f"{self.variant}-{self.seed}.json"
+
+    def folder(self, out: Path) -> Path:
+        return out / self.experiment / f"{self.variant}-{self.seed}"
+
+    def command(self, data: Path, weights: dict[str, str], out: Path) -> list[str]:
+        settings = {**self.settings, "training.seed": self.seed}
+        recipe = load_recipe(self.recipe)
+        name = settings.get("backbone.name", recipe.backbone.name)
+        settings.setdefault("backbone.weights", weights.get(name, recipe.backbone.weights))
+        options = [text for key, value in settings.items() for text in (f"--{key}", plain(value))]
+        program = [sys.executable, "-m", "dpsims.cli", "train", self.recipe, "--data", str(data)]
+        return [*program, "--out", str(self.folder(out)), *options]
+
+
+def plain(value: Any) -> str:
+    """A setting as the command line takes it."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(str, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def read_trainings(file: Path) -> list[Training]:
+    """All of an experiment's trainings: variant after variant for the first seed, then for the next one."""
+    values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    found: list[Training] = []
+    for variant, changes in values["variants"].items():
+        changes = dict(changes or {})
+        for seed in changes.pop("seeds", values.get("seeds", [0])):
+            settings = {**values.get("settings", {}), **changes}
+            found.append(Training(file.stem, variant, seed, values["recipe"], settings))
+    rank = {seed: i for i, seed in enumerate(dict.fromkeys(training.seed for training in found))}
+    return sorted(found, key=lambda training: rank[training.seed])
+
+
+@app.command()
+def run(
+    file: Path,
+    data: Annotated[Path, typer.Option(help="folder of the data set")],
+    features: Annotated[list[str], typer.Option(metavar="NAME=WEIGHTS", help="also the backbones' weights")],
+    segmenter: Annotated[Path | None, typer.Option(help="who measures mIoU; one is trained without")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="these variants")] = None,
+    jobs: Annotated[int, typer.Option(help="trainings side by side, one thread each")] = 2,
+    out: Annotated[Path, typer.Option(help="the trainings' folders")] = Path("runs/experiments"),
+    measure: Annotated[bool, typer.Option(help="measure what is trained")] = True,
+) -> None:
+    """Train what is not trained, measure what is not measured."""
+    trainings = [t for t in read_trainings(file) if (not only or t.variant in only)]
+    weights = {name: file for name, _, file in (text.partition("=") for text in features)}
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting = [t for t in trainings if not t.result.exists()]
+        list(pool.map(lambda t: train(t, t.command(data, weights, out), out), waiting))
+    if not measure:
+        return
+    bench = None
+    for training in trainings:
+        folder = training.folder(out)
+        if training.result.exists() or not checkpoints(folder):
+            continue
+        newest = checkpoints(folder)[-1]
+        model = Synthesizer.load(newest)
+        if bench is None:
+            config = load_recipe(training.recipe).data
+            config.root, (config.height, config.width) = str(data), model.size
+            networks = feature_networks(features, model.size, model.about)
+            bench = Bench(config, networks, segmenter=segmenter, keep=out / "kept")
+            real = {"variant": "real training pictures", **figures(bench.reference.report)}
+            write_json(RESULTS / training.experiment / "real.json", real)
+        report, state = bench.measure(model), read_json(newest / "state.json")
+        facts = {"variant": training.variant, "seed": training.seed, "settings": training.settings}
+        facts |= {"images": state["images_seen"], "minutes": state["seconds"] / 60}
+        facts["validation"] = state["validation"]
+        write_json(training.result, {**facts, **figures(report)})
+        titles = ["generated", "other noise", "other noise"]
+        write_png(folder / "grid.png", bench.sheet([model] * 3, titles, GRID_ROWS))
+        print(f"{training.variant}, seed {training.seed}: measured", flush=True)
+    table(file)
+
+
+def train(training: Training, command: list[str], out: Path) -> None:
+    folder = training.folder(out)
+    if (folder / "trained").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
+    with (folder / "output.log").open("a") as log:
+        done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log)
+    if done.returncode:
+        last = (folder / "output.log").read_text().strip().splitlines()[-1:]
+        print(f"{training.variant}, seed {training.seed}: failed: {' '.join(last)}", flush=True)
+        return
+    (folder / "trained").touch()
+    minutes = (time.monotonic() - begun) / 60
+    print(f"{training.variant}, seed {training.seed}: trained in {minutes:.1f} minutes", flush=True)
+
+
+@app.command()
+def table(file: Path) -> None:
+    """Print what was measured."""
+    folder = RESULTS / file.stem
+    found = [read_json(t.result) for t in read_trainings(file) if t.result.exists()]
+    if not found:
+        raise SystemExit(f"error: nothing measured in {folder}; use `run`")
+    real = read_json(folder / "real.json")
+    for line in table_lines(found, real):
+        print(line)
+
+
+def table_lines(found: list[dict[str, Any]], real: dict[str, Any]) -> Iterator[str]:
+    names = list(real["frechet"])
+    head = ["variant", "seeds", "images", "minutes", *(f"Frechet ({name})" for name in names)]
+    head += [f"recall ({name})" for name in names]
+    yield "| " + " | ".join([*head, *FIGURES.values()]) + " |"
+    yield "|---" * (len(head) + len(FIGURES)) + "|"
+    for variant in dict.fromkeys(row["variant"] for row in found):
+        rows = [row for row in found if row["variant"] == variant]
+        images, minutes = (np.mean([row[key] for row in rows]) for key in ("images", "minutes"))
+        cells = [variant, str(len(rows)), f"{images:,.0f}", f"{minutes:.1f}"]
+        cells += [
+            interval([row[key][name] for row in rows]) for key in ("frechet", "recall") for name in names
+        ]
+        cells += [interval([row[key] for row in rows]) for key in FIGURES]
+        yield "| " + " | ".join(cells) + " |"
+    cells = ["real training pictures", "", "", ""]
+    cells += [number(real[key][name]) for key in ("frechet", "recall") for name in names]
+    yield "| " + " | ".join([*cells, *(number(real[key]) for key in FIGURES)]) + " |"
+
+
+def interval(values: list[float]) -> str:
+    """Mean, and half the width of its 95 % interval."""
+    mean = number(float(np.mean(values)))
+    if len(values) < 2:
+        return mean
+    from scipy.stats import t
+
+    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+    return f"{mean} +- {number(float(half))}"
+
+
+def number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def figures(report: dict[str, Any]) -> dict[str, Any]:
+    return {key: report.get(key) for key in ("frechet", "kernel", "precision", "recall", *FIGURES, "iou")}
+
+
+def write_json(file: Path, values: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, json.dumps(values, indent=1).encode())
+
+
+if __name__ == "__main__":
+    app()
