@@ -53,11 +53,22 @@ class Training:
     """`section.field` -> value, on top of the recipe"""
 
     @property
+    def name(self) -> str:
+        return f"{self.variant}-{self.seed}".replace(" ", "_").replace("/", "_")
+
+    @property
     def result(self) -> Path:
-        return RESULTS / self.experiment / f"{self.variant}-{self.seed}.json"
+        return RESULTS / self.experiment / f"{self.name}.json"
+
+    def refuse_other_settings(self) -> None:
+        """What was measured with other settings is not this training's."""
+        if self.result.exists() and read_json(self.result)["settings"] != self.settings:
+            raise SystemExit(
+                f"error: {self.result}: measured with other settings; delete it, or undo the change"
+            )
 
     def folder(self, out: Path) -> Path:
-        return out / self.experiment / f"{self.variant}-{self.seed}"
+        return out / self.experiment / self.name
 
     def command(self, data: Path, weights: dict[str, str], out: Path) -> list[str]:
         settings = {**self.settings, "training.seed": self.seed}
@@ -102,7 +113,9 @@ def run(
 ) -> None:
     """Train what is not trained, measure what is not measured."""
     trainings = [t for t in read_trainings(file) if (not only or t.variant in only)]
-    weights = {name: file for name, _, file in (text.partition("=") for text in features)}
+    weights = {name: file for name, _, file in (text.partition("=") for text in features) if file}
+    for training in trainings:
+        training.refuse_other_settings()
     with ThreadPoolExecutor(jobs) as pool:
         waiting = [t for t in trainings if not t.result.exists()]
         list(pool.map(lambda t: train(t, t.command(data, weights, out), out), waiting))
@@ -111,7 +124,7 @@ def run(
     bench = None
     for training in trainings:
         folder = training.folder(out)
-        if training.result.exists() or not checkpoints(folder):
+        if training.result.exists() or not (folder / "trained").exists():
             continue
         newest = checkpoints(folder)[-1]
         model = Synthesizer.load(newest)
@@ -130,6 +143,8 @@ def run(
         titles = ["generated", "other noise", "other noise"]
         write_png(folder / "grid.png", bench.sheet([model] * 3, titles, GRID_ROWS))
         print(f"{training.variant}, seed {training.seed}: measured", flush=True)
+    if bench is not None:
+        bench.forget()
     table(file)
 
 
@@ -154,7 +169,10 @@ def train(training: Training, command: list[str], out: Path) -> None:
 def table(file: Path) -> None:
     """Print what was measured."""
     folder = RESULTS / file.stem
-    found = [read_json(t.result) for t in read_trainings(file) if t.result.exists()]
+    trainings = read_trainings(file)
+    for training in trainings:
+        training.refuse_other_settings()
+    found = [read_json(t.result) for t in trainings if t.result.exists()]
     if not found:
         raise SystemExit(f"error: nothing measured in {folder}; use `run`")
     real = read_json(folder / "real.json")
@@ -182,14 +200,17 @@ def table_lines(found: list[dict[str, Any]], real: dict[str, Any]) -> Iterator[s
     yield "| " + " | ".join([*cells, *(number(real[key]) for key in FIGURES)]) + " |"
 
 
-def interval(values: list[float]) -> str:
-    """Mean, and half the width of its 95 % interval."""
-    mean = number(float(np.mean(values)))
-    if len(values) < 2:
+def interval(values: list[float | None]) -> str:
+    """Mean, and half the width of its 95 % interval; nothing where a value is missing."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return number(None)
+    mean = number(float(np.mean(known)))
+    if len(known) < 2:
         return mean
     from scipy.stats import t
 
-    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+    half = t.ppf(0.975, len(known) - 1) * np.std(known, ddof=1) / len(known) ** 0.5
     return f"{mean} +- {number(float(half))}"
 
 

@@ -31,9 +31,14 @@ def test_unfolded_is_the_generator_itself():
 
 
 @torch.inference_mode()
-def test_a_baseline_runs_as_it_is_and_in_no_other_mode():
-    plain = build_generator(GeneratorConfig(3, "oasis", channels=(4, 8), hidden_channels=4)).eval()
-    assert prepare(plain, Mode(), CPU) is plain
+def test_of_a_baseline_spectral_norm_is_folded_and_other_modes_are_refused():
+    plain = build_generator(GeneratorConfig(3, "oasis", channels=(4, 8), hidden_channels=4))
+    label, noise = labels() % 4, plain.sample_noise(2)
+    folded = prepare(plain, Mode(), CPU)  # was in train mode
+    assert not any("parametrizations" in name for name in folded.state_dict())
+    assert any("parametrizations" in name for name in plain.state_dict())
+    assert torch.equal(folded(label, noise), folded(label, noise))
+    assert torch.allclose(folded(label, noise), plain.eval()(label, noise), atol=1e-5)
     for mode in (Mode("bf16"), Mode(compile=True)):
         with pytest.raises(ValueError, match="a generator of kind oasis has none but fp32, plain"):
             prepare(plain, mode, CPU)

@@ -109,6 +109,11 @@ def find_model(path: str | Path) -> Path:
         return Path(str(files("dpsims") / "assets" / SHIPPED[str(path)]))
     folder = Path(path)
     if folder.is_file():
+        if folder.suffix not in (".safetensors", ".json"):  # or what lies beside an exported file were taken
+            raise ValueError(
+                f"model {path}: no file of a checkpoint; give a run's folder or a checkpoint's (exported "
+                "files are for `dpsims generate` only)"
+            )
         folder = folder.parent
     if (folder / "model.json").is_file():
         return folder

@@ -221,7 +221,12 @@ class Recipe:
         if self.data.crop == 1:
             unread["data.crop=1 takes whole pictures"] = ("data.rare_crop",)
         if self.discriminator.kind == "oasis":
-            fields = ("discriminator.conditioning", "discriminator.nonlinearity")
+            fields = (
+                "discriminator.conditioning",
+                "discriminator.nonlinearity",
+                "training.recompute_backbone",
+            )
+            fields += tuple(f"losses.contrastive_{name}" for name in ("weight", "temperature", "places"))
             unread["the OASIS discriminator has no backbone features"] = fields
         if self.generator.kind == "dpsims":
             unread["it belongs to the generators `oasis` and `spade`"] = ("generator.hidden_channels",)
@@ -234,6 +239,11 @@ class Recipe:
                 "noise_injection",
             )
             unread["it belongs to the generator `dpsims`"] = tuple(f"generator.{name}" for name in names)
+        if self.generator.kind == "spade":
+            unread["the generator `spade` knows no noise"] = ("generator.noise_channels",)
+        if not self.losses.diversity_weight:
+            fields = ("losses.diversity_threshold", "losses.diversity_fraction")
+            unread["losses.diversity_weight=0"] = fields
         if not self.discriminator.augmentation:
             fields = ("discriminator.augmentation_probability",)
             unread["no discriminator.augmentation is chosen"] = fields

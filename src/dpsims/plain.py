@@ -63,7 +63,8 @@ def _convert(kind: Any, value: Any, name: str, where: str) -> Any:
         return value
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise refuse("a list of whole numbers, such as [1, 2]")
+            text = get_args(kind)[0] is str
+            raise refuse("a list, such as [a, b]" if text else "a list of whole numbers, such as [1, 2]")
         return tuple(_convert(get_args(kind)[0], v, name, where) for v in value)
     if kind in (int, float) and isinstance(value, str):  # YAML reads 1e-4 and 1e6, without a dot, as text
         with contextlib.suppress(ValueError):

@@ -49,7 +49,7 @@ class Synthesizer:
         self.weights = weights_digest(model.generator)
         """tells models apart, in reports"""
         self.generator = prepare(model.generator, self.mode, self.device)
-        """for use, not for saving: by default a folded copy of the model's generator as it was"""
+        """for use, not for saving: by default a folded copy of the model's generator"""
         self._network = GraphedGenerator(self.generator) if self.mode.cuda_graphs else self.generator
 
     @classmethod
@@ -90,15 +90,15 @@ class Synthesizer:
 
         The same map, seed and number (`first` counts the batch's first sample) give the same picture;
         `noise` replaces what they would give. Maps of more than `TILED_ABOVE` pixels are taken one at a time
-        by `models.tiling.generate_tiled`, in bounded memory. Raises ValueError for a label out of range.
+        and, but for baselines and `normalisation: instance`, by `models.tiling.generate_tiled`, in bounded
+        memory. Raises ValueError for a label out of range.
         """
         if noise is None:
             noise = self.noise(label.shape[0], seed, first)
         self._check(label)
-        if label[0].numel() > TILED_ABOVE and self._tiles():
-            return torch.cat(
-                [self.generate_tiled(label[i : i + 1], noise=_one(noise, i)) for i in range(len(label))]
-            )
+        if label[0].numel() > TILED_ABOVE and (self._tiles() or len(label) > 1):
+            paint = self.generate_tiled if self._tiles() else self.generate
+            return torch.cat([paint(label[i : i + 1], noise=_one(noise, i)) for i in range(len(label))])
         return self._network(label.to(self.device), self._cast(noise)).float().cpu()
 
     @torch.inference_mode()

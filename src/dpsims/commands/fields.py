@@ -45,7 +45,7 @@ def _metavar(hint: Any) -> str | None:
     if get_origin(hint) is Literal:
         return "|".join(map(str, get_args(hint)))
     if get_origin(hint) is tuple:
-        return "N,N,..."
+        return "NAME,NAME,..." if get_args(hint)[0] is str else "N,N,..."
     return "true|false" if hint is bool else None
 
 

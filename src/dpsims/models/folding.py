@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from dpsims.models.generator import Generator
 from dpsims.models.layers import (
@@ -43,6 +44,22 @@ def fold(generator: Generator) -> Generator:
             elif isinstance(module, ModulatedBlock):
                 modules[i] = FoldedBlock(module)
     return folded.requires_grad_(False)
+
+
+def fold_spectral_norms(module: nn.Module) -> None:
+    """Replace the baselines' convolutions under spectral norm (square, of stride 1, size kept), within a
+    module in eval mode, by plain ones of the normalised weights.
+
+    Not torch's `remove_parametrizations`: copies of a module share the class that it changes.
+    """
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Conv2d) and parametrize.is_parametrized(child, "weight"):
+                weight, bias = child.weight.detach(), child.bias
+                outputs, inputs, height, _ = weight.shape
+                plain = nn.Conv2d(inputs, outputs, height, padding=height // 2, bias=bias is not None)
+                plain.load_state_dict({"weight": weight, **({} if bias is None else {"bias": bias})})
+                setattr(parent, name, plain.eval().requires_grad_(False))
 
 
 class StemTable(nn.Module):

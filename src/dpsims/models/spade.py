@@ -176,57 +176,38 @@ class OasisGenerator(nn.Module):
 
 
 class SpadeGenerator(nn.Module):
-    """SPADE's generator: the label map alone modulates. It has the interface of `Generator`.
+    """SPADE's generator: the label map alone modulates. It has the interface of `Generator`, but for noise.
 
-    Its first layer is a convolution of the down-sampled label map, as published without an image encoder:
-    then it knows no noise, and a label map has one picture. With `start` (height and width of the lowest
-    resolution in training, 8x8 for 256x256) the first layer maps z, of `config.noise_channels` (256 in the
-    paper), to features of that size; for pictures of another size they are resized.
-    Of the config it reads num_classes, channels, hidden_channels, noise_channels (with `start`),
-    modulation_kernel and normalisation.
+    Its first layer is a convolution of the down-sampled label map, as published without an image encoder: it
+    knows no noise, and a label map has one picture.
+    Of the config it reads num_classes, channels, hidden_channels, modulation_kernel and normalisation.
     """
 
-    def __init__(self, config: GeneratorConfig, start: tuple[int, int] | None = None) -> None:
+    def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = _validated(config)
-        self.start_shape = None if start is None else (config.channels[-1], *start)
-        width = config.channels[-1]
-        self.start = (
-            nn.Conv2d(config.num_classes + 1, width, 3, padding=1)
-            if start is None
-            else nn.Linear(config.noise_channels, width * start[0] * start[1])
-        )
+        self.start = nn.Conv2d(config.num_classes + 1, config.channels[-1], 3, padding=1)
         twice = len(config.channels) - 2
         self.image_network = SpadePyramid(config, 0, twice)
 
-    def sample_noise(self, batch: int, rng: torch.Generator | None = None) -> Float[Tensor, "b 1 d"]:
-        """Standard normal z (batch, 1, d) on the CPU; d is 0 where the first layer sees the label map."""
-        channels = 0 if self.start_shape is None else self.config.noise_channels
-        return torch.randn(batch, 1, channels, generator=rng)
+    def sample_noise(self, batch: int, rng: torch.Generator | None = None) -> Float[Tensor, "b 1 0"]:
+        """Noise of no channels, (batch, 1, 0)."""
+        return torch.empty(batch, 1, 0)
 
     def forward(
-        self, label: Int[Tensor, "b h w"], noise: Float[Tensor, "b 1 d"] | None = None
+        self, label: Int[Tensor, "b h w"], noise: Float[Tensor, "b 1 0"] | None = None
     ) -> Float[Tensor, "b 3 h w"]:
         """Images in [-1, 1] of the label maps' size.
 
-        label: int64, classes 0..K-1, K for unlabelled. noise: as of `sample_noise`, or None for a random
-        one. Raises ValueError for a label out of range (on the CPU) and for noise that does not fit.
+        label: int64, classes 0..K-1, K for unlabelled. noise: as of `sample_noise`, or None. Raises
+        ValueError for a label out of range (on the CPU) and for noise that does not fit.
         """
         _check_ids("label map", label, self.config.num_classes)
-        size = self.image_network.start_size(label)
-        wanted = (label.shape[0], 1, 0 if self.start_shape is None else self.config.noise_channels)
+        size, wanted = self.image_network.start_size(label), (label.shape[0], 1, 0)
         if noise is not None and (isinstance(noise, RegionNoise) or tuple(noise.shape) != wanted):
             given = "per region" if isinstance(noise, RegionNoise) else tuple(noise.shape)
-            raise ValueError(f"noise {given} does not fit: this SPADE generator takes {wanted}")
-        if self.start_shape is None:
-            return self.image_network(
-                self.start(self.image_network.condition(label, None, size)), label, None
-            )
-        z = self.sample_noise(label.shape[0]) if noise is None else noise
-        x = self.start(z.to(label.device)[:, 0]).view(-1, *self.start_shape)
-        if size != self.start_shape[1:]:
-            x = F.interpolate(x, size, mode="bilinear")
-        return self.image_network(x, label, None)
+            raise ValueError(f"noise {given} does not fit: the SPADE generator takes {wanted}, no noise")
+        return self.image_network(self.start(self.image_network.condition(label, None, size)), label, None)
 
 
 def _check_ids(name: str, ids: Tensor, last: int) -> None:

@@ -12,9 +12,12 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _SpectralNorm
 
 from dpsims.models.generator import AnyGenerator
+
+POWER_ITERATIONS = 15
 
 
 class GeneratorAverage:
@@ -45,8 +48,8 @@ def reestimate_batchnorm(generator: AnyGenerator, labels: Iterable[Tensor], seed
     """A copy of `generator` (eval mode) whose BatchNorm statistics are those of its own activations on
     `labels`.
 
-    Each batch counts alike. The vectors of spectral norms, which averaging leaves near the averaged weights'
-    but not at them, follow along. Generators without BatchNorm are copied as they are.
+    Each batch counts alike, but for a last one that is smaller, which is left out. The vectors of spectral
+    norms, which averaging leaves near the averaged weights' but not at them, are brought to them first.
     """
     measured = copy.deepcopy(generator)
     norms = [m for m in measured.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -54,10 +57,19 @@ def reestimate_batchnorm(generator: AnyGenerator, labels: Iterable[Tensor], seed
         norm.reset_running_stats()
         norm.momentum = None  # torch: cumulative average
         norm.train()
-    for module in measured.modules():
-        if isinstance(module, _SpectralNorm):
-            module.train()  # a power iteration in each pass
-    rng = torch.Generator().manual_seed(seed)
+    _settle_spectral_norms(measured)
+    rng, size = torch.Generator().manual_seed(seed), 0
     for label in labels if norms else ():
-        measured(label, measured.sample_noise(label.shape[0], rng))
+        size = size or label.shape[0]
+        if label.shape[0] == size:
+            measured(label, measured.sample_noise(size, rng))
     return measured.eval()
+
+
+def _settle_spectral_norms(module: nn.Module) -> None:
+    for part in module.modules():
+        if isinstance(part, parametrize.ParametrizationList) and isinstance(part[0], _SpectralNorm):
+            part.train()
+            for _ in range(POWER_ITERATIONS):
+                part()  # each time the normalised weight is asked for, a power iteration
+            part.eval()

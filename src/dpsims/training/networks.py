@@ -87,14 +87,15 @@ class Networks:
         fit."""
         file = folder / "training.safetensors"
         parts: dict[str, dict[str, Tensor]] = {"generator": {}, "average": {}, "discriminator": {}}
+        tensors = checkpoint.load_tensors(file)
         try:
-            for key, tensor in checkpoint.load_tensors(file).items():
+            for key, tensor in tensors.items():
                 part, _, name = key.partition("/")
                 parts[part][name] = tensor
             self.generator.load_state_dict(parts["generator"])
             self.average.average.load_state_dict(parts["average"])
             self.discriminator.load_trained_state(parts["discriminator"])
-        except (KeyError, RuntimeError) as error:
+        except (KeyError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"{file}: does not fit this run; delete {folder} to go on from before"
             ) from error

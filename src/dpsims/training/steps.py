@@ -108,7 +108,8 @@ def training_step(
 
     parts: the batch is computed in so many, one after the other (every so manieth picture in each), and the
     gradients add up to those of the whole batch: class weights are the whole batch's. What differs is what
-    only sees a part: BatchNorm's statistics, in the generator and with `conditioning: batch`.
+    only sees a part: BatchNorm's statistics, in the generator and with `conditioning: batch`; and spectral
+    norms make a power iteration for each part.
     """
     plan = make_plan(generator, discriminator, batch, config, rng)
     for optimizer in optimizers.values():
@@ -265,12 +266,16 @@ def discriminator_half(
 @torch.no_grad()
 def real_probability(discriminator: AnyDiscriminator, batches: Iterable[Batch], precision: str) -> float:
     """How sure the discriminator is of real pictures: the mean probability of the right class. Training
-    pictures' above others' tells that it remembers them. Leaves its state as it was; NaN for no pixels."""
+    pictures' above others' tells that it remembers them. Batches smaller than the first are left out: with
+    `conditioning: batch` they would be seen otherwise. Leaves its state as it was; NaN for no pixels."""
     norms = [m for m in discriminator.modules() if isinstance(m, _SpectralNorm) and m.training]
     for norm in norms:
         norm.eval()  # or each pass would move its vectors
-    total, pixels = 0.0, 0
+    total, pixels, size = 0.0, 0, 0
     for batch in batches:
+        size = size or len(batch.label)
+        if len(batch.label) < size:
+            continue
         with autocast(batch.image.device, precision):
             logits = discriminator(batch.image).float()
         labelled = batch.label < logits.shape[1] - 1
