@@ -110,4 +110,15 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(
 
     monkeypatch.setattr(Path, "write_bytes", full)
     check_refused(dpsims("generate", model, photos / "labels", "--out", tmp_path / "out"), "No space left")
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_refused_call_leaves_no_folder_and_keeps_one_that_was_there(dpsims, tmp_path: Path):
+    label = tmp_path / "map.png"
+    Image.fromarray(np.full((8, 8), 77, np.uint8)).save(label)
+    for model in ("nosuch", "scenes"):  # an unknown model, an id out of range
+        code, _, _ = dpsims("generate", model, label, "--out", tmp_path / "new")
+        assert code != 0 and not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir()
+    assert dpsims("generate", "scenes", label, "--out", tmp_path / "old")[0] != 0
+    assert (tmp_path / "old").is_dir()

@@ -18,7 +18,7 @@ from dpsims.commands.data import data_app
 from dpsims.commands.evaluate import evaluate
 from dpsims.commands.export import export
 from dpsims.commands.fields import plain_value, with_field_options
-from dpsims.commands.parts import PLAIN, Device, Model, Seed, writable, writable_file
+from dpsims.commands.parts import PLAIN, Device, Model, Seed, folder_for, writable, writable_file
 from dpsims.commands.segmenter import segmenter_app
 from dpsims.writing import write_whole
 
@@ -28,7 +28,10 @@ app.add_typer(segmenter_app, name="segmenter")
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="a name (camvid, scenes, folder) or a YAML file")],
+    recipe: Annotated[
+        str,
+        typer.Argument(help="a name (folder, ade20k, cocostuff, cityscapes, camvid, scenes) or a YAML file"),
+    ],
     out: Annotated[Path | None, typer.Option(help="run directory [default: runs/RECIPE]")] = None,
     data: Annotated[str | None, typer.Option(help="folder of the data set")] = None,
     **fields: Any,
@@ -82,25 +85,26 @@ def generate(
         ),
     ] = "auto",
 ) -> None:
-    """Generate pictures from label maps; STEM.png becomes OUT/STEM.png, of the same size."""
+    """Generate pictures from label maps; STEM.png becomes OUT/STEM.png (`--size`: how large)."""
     from dpsims.data.files import list_maps
 
     files = list_maps(maps)
     if out.is_dir() and any(file.parent.samefile(out) for file in files):
         raise ValueError(f"{out}: holds the label maps themselves; choose another --out")
-    writable(out)
+    with folder_for(out):
+        from dpsims.exported import ExportedSynthesizer, is_exported
+        from dpsims.generating import generate_files
+        from dpsims.synthesis import Synthesizer
 
-    from dpsims.exported import ExportedSynthesizer, is_exported
-    from dpsims.generating import generate_files
-    from dpsims.synthesis import Synthesizer
-
-    if is_exported(model):
-        synthesizer = ExportedSynthesizer(model, runtime=runtime, device=device)
-    elif runtime in ("auto", "torch"):
-        synthesizer = Synthesizer.load(model, device)
-    else:
-        raise ValueError(f"--runtime {runtime}: runs exported files; first dpsims export {model} --out FILE")
-    count = generate_files(synthesizer, files, out, seed, samples, batch_size, size)
+        if is_exported(model):
+            synthesizer = ExportedSynthesizer(model, runtime=runtime, device=device)
+        elif runtime in ("auto", "torch"):
+            synthesizer = Synthesizer.load(model, device)
+        else:
+            raise ValueError(
+                f"--runtime {runtime}: runs exported files; first dpsims export {model} --out FILE"
+            )
+        count = generate_files(synthesizer, files, out, seed, samples, batch_size, size)
     print(f"{count} pictures in {out}")
 
 

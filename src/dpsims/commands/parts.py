@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +38,20 @@ def writable(folder: Path, option: str = "--out") -> Path:
         raise ValueError(
             f"{folder}: cannot write there ({error.strerror}); choose another {option}"
         ) from error
+
+
+@contextmanager
+def folder_for(folder: Path) -> Iterator[None]:
+    """`writable`, and where nothing came to lie in it because of an error, the folder is gone again."""
+    new = not folder.exists()
+    writable(folder)
+    try:
+        yield
+    except BaseException:
+        if new:
+            with suppress(OSError):
+                folder.rmdir()  # only an empty one
+        raise
 
 
 LARGEST_SIDE = 16_384  # of pictures that are compared; beyond it, a slip of the pen is likelier

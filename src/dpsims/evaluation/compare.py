@@ -94,9 +94,9 @@ def compare(files: Sequence[Path], force: bool = False) -> Comparison:
     `force`) for figures that do not compare: of other data, size, split, protocol, counts, segmenter, network
     weights or trainings. Other seeds and versions are a note.
     """
+    reports = [read_report(file) for file in files]
     if len(files) < 2:
         raise ValueError(f"{len(files)} reports: a comparison needs at least two")
-    reports = [read_report(file) for file in files]
     names = [str(file) for file in files]
     refused, notes = _differences(names, reports)
     if refused and not force:
