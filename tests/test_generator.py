@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dpsims.config import GeneratorConfig
-from dpsims.models.generator import Generator, RegionNoise
-from dpsims.models.layers import downsample_ids, upsample_to
+from dpsims.models.generator import Generator
+from dpsims.models.layers import NoiseCrossAttention, RegionNoise, RegionTokens, downsample_ids, upsample_to
 
 TINY = GeneratorConfig(
     3,
@@ -121,3 +121,17 @@ def test_downsample_ids_takes_the_middle():
 def test_upsample_to_crops_odd_sizes():
     x = torch.arange(4.0).view(1, 1, 2, 2)
     assert upsample_to(x, (3, 4))[0, 0].tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3]]
+
+
+def test_noise_attention_has_the_gradients_of_plain_attention():
+    """`_by_region` with one region is textbook attention, by torch's own."""
+    torch.manual_seed(0)
+    attention = NoiseCrossAttention(8, 16, heads=2)
+    h, tokens = torch.randn(2, 8, 5, 6, requires_grad=True), torch.randn(2, 4, 16, requires_grad=True)
+    plain = attention(h, RegionTokens(tokens, torch.zeros(2, 5, 6, dtype=torch.int64), 1))
+    thin = attention(h, tokens)
+    assert torch.allclose(thin, plain, atol=1e-5)
+    inputs = [h, tokens, *attention.parameters()]
+    weight = torch.randn(plain.shape)
+    for a, b in zip(*(torch.autograd.grad((x * weight).sum(), inputs) for x in (plain, thin)), strict=True):
+        assert torch.allclose(a, b, atol=1e-4)

@@ -112,8 +112,7 @@ class Synthesizer:
         if len(label) != 1:
             raise ValueError(f"label: {len(label)} maps; give one, (1, height, width)")
         many, generator = label.expand(count, -1, -1), self.generator
-        # only folded attention shares label features
-        if label.numel() > TILED_ABOVE or not self.mode.fold or not isinstance(generator, Generator):
+        if label.numel() > TILED_ABOVE or not isinstance(generator, Generator):
             return self.generate(many, seed, first)
         self._check(label)
         noise = self._cast(self.noise(count, seed, first))

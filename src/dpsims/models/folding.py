@@ -1,8 +1,7 @@
 """A generator rewritten for inference: the same function with fewer passes over memory.
 
 Everything here is algebra on trained weights, exact up to rounding: BatchNorm with fixed statistics goes into
-the convolutions that predict the modulation, cross-attention to few tokens becomes two matrix products, the
-encoder's embedding and 3x3 stem become one look-up table.
+the convolutions that predict the modulation, the encoder's embedding and 3x3 stem become one look-up table.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import copy
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -20,8 +18,6 @@ from dpsims.models.generator import Generator
 from dpsims.models.layers import (
     SLOPE,
     ModulatedBlock,
-    NoiseCrossAttention,
-    RegionTokens,
     SpatiallyAdaptiveNorm,
 )
 
@@ -37,12 +33,9 @@ def fold(generator: Generator) -> Generator:
     encoder, network = folded.encoder, folded.image_network
     stem = StemTable(encoder.embedding, encoder.stem)
     encoder.embedding, encoder.stem = stem, nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
-    for modules in (folded.injection, network.blocks):
-        for i, module in enumerate(modules):
-            if isinstance(module, NoiseCrossAttention):
-                modules[i] = FoldedCrossAttention(module)
-            elif isinstance(module, ModulatedBlock):
-                modules[i] = FoldedBlock(module)
+    for i, block in enumerate(network.blocks):
+        assert isinstance(block, ModulatedBlock)
+        network.blocks[i] = FoldedBlock(block)
     return folded.requires_grad_(False)
 
 
@@ -131,40 +124,3 @@ class FoldedBlock(nn.Module):
     ) -> Float[Tensor, "b c h w"]:
         h = self.conv1(F.leaky_relu_(self.norm1(x, guide), SLOPE))
         return self.conv2(F.leaky_relu_(self.norm2(h, guide), SLOPE)).add_(x)
-
-
-class FoldedCrossAttention(nn.Module):
-    """`NoiseCrossAttention` with the projections taken into the few keys and values.
-
-    With n tokens a picture and m heads, a pixel's scores are q(h) . k = h . (Wq^T k): one product with an m*n
-    wide matrix instead of c wide; likewise out(A v) = A (v Wo^T). The matrices are the picture's own.
-    """
-
-    def __init__(self, attention: NoiseCrossAttention) -> None:
-        super().__init__()
-        self.plain = attention
-
-    def forward(
-        self, h: Float[Tensor, "a c h w"], tokens: Float[Tensor, "b n d"] | RegionTokens
-    ) -> Float[Tensor, "b c h w"]:
-        """a is b, or 1: label features shared by b noises."""
-        if isinstance(tokens, RegionTokens):
-            return self.plain(h, tokens)
-        plain, heads = self.plain, self.plain.heads
-        assert plain.query.bias is not None and plain.out.bias is not None
-        k, v = rearrange(plain.key_value(tokens), "b n (two m d) -> two b m n d", two=2, m=heads)
-        k = k * k.shape[-1] ** -0.5
-        query = rearrange(plain.query.weight.flatten(1), "(m d) c -> m d c", m=heads)
-        query_bias = rearrange(plain.query.bias, "(m d) -> m d", m=heads)
-        out = rearrange(plain.out.weight.flatten(1), "c (m d) -> m d c", m=heads)
-        keys = rearrange(torch.einsum("bmnd,mdc->bcmn", k, query), "b c m n -> b c (m n)")
-        bias = rearrange(torch.einsum("bmnd,md->bmn", k, query_bias), "b m n -> b 1 (m n)")
-        # each head's weights sum to one, so that its share of the bias may stand in every value
-        values = rearrange(torch.einsum("bmnd,mdc->bmnc", v, out), "b m n c -> b (m n) c")
-        values = values + plain.out.bias / heads
-        x = rearrange(plain.norm(h), "b c h w -> b (h w) c")
-        scores = torch.baddbmm(bias, x.expand(len(keys), -1, -1), keys)
-        weights = scores.unflatten(-1, (heads, -1)).softmax(-1).flatten(-2)
-        residual = rearrange(h, "b c h w -> b (h w) c").expand(len(keys), -1, -1)
-        guide = torch.baddbmm(residual, weights, values)
-        return rearrange(guide, "b (h w) c -> b c h w", h=h.shape[-2])

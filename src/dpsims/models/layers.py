@@ -128,15 +128,46 @@ class NoiseCrossAttention(nn.Module):
         nn.init.xavier_normal_(self.out.weight)
 
     def forward(
-        self, h: Float[Tensor, "b c h w"], tokens: Float[Tensor, "b n d"] | RegionTokens
+        self, h: Float[Tensor, "a c h w"], tokens: Float[Tensor, "b n d"] | RegionTokens
+    ) -> Float[Tensor, "b c h w"]:
+        """a is b, or for one noise a picture also 1: label features shared by b noises.
+
+        The projections of the pixels are taken into the few keys and values, which are the picture's own:
+        with n tokens and m heads, scores q(h) . k = h . (Wq^T k) are one product with a matrix m*n wide
+        instead of c, and likewise out(A v) = A (v Wo^T).
+        """
+        if isinstance(tokens, RegionTokens):
+            return self._by_region(h, *tokens)
+        heads, query, out = self.heads, self.query, self.out
+        assert query.bias is not None and out.bias is not None
+        k, v = rearrange(self.key_value(tokens), "b n (two m d) -> two b m n d", two=2, m=heads)
+        k = k * k.shape[-1] ** -0.5
+        w_query = rearrange(query.weight.flatten(1), "(m d) c -> m d c", m=heads)
+        b_query = rearrange(query.bias, "(m d) -> m d", m=heads)
+        w_out = rearrange(out.weight.flatten(1), "c (m d) -> m d c", m=heads)
+        keys = rearrange(torch.einsum("bmnd,mdc->bcmn", k, w_query), "b c m n -> b c (m n)")
+        bias = rearrange(torch.einsum("bmnd,md->bmn", k, b_query), "b m n -> b 1 (m n)")
+        # each head's weights sum to one, so that its share of the bias may stand in every value
+        values = rearrange(torch.einsum("bmnd,mdc->bmnc", v, w_out), "b m n c -> b (m n) c")
+        values = values + out.bias / heads
+        x = rearrange(self.norm(h), "b c h w -> b (h w) c")
+        scores = torch.baddbmm(bias, x.expand(len(keys), -1, -1), keys)
+        weights = scores.unflatten(-1, (heads, -1)).softmax(-1).flatten(-2)
+        residual = rearrange(h, "b c h w -> b (h w) c").expand(len(keys), -1, -1)
+        guide = torch.baddbmm(residual, weights, values)
+        return rearrange(guide, "b (h w) c -> b c h w", h=h.shape[-2])
+
+    def _by_region(
+        self,
+        h: Float[Tensor, "b c h w"],
+        tokens: Float[Tensor, "b n d"],
+        region: Int[Tensor, "b H W"],
+        regions: int,
     ) -> Float[Tensor, "b c h w"]:
         height, width = h.shape[-2:]
-        mask = None
-        if isinstance(tokens, RegionTokens):
-            tokens, region, regions = tokens
-            owner = torch.arange(regions, device=h.device).repeat_interleave(tokens.shape[1] // regions)
-            cells = downsample_ids(region, (height, width)).flatten(1)
-            mask = (cells[:, :, None] == owner)[:, None]  # b 1 (h w) n
+        owner = torch.arange(regions, device=h.device).repeat_interleave(tokens.shape[1] // regions)
+        cells = downsample_ids(region, (height, width)).flatten(1)
+        mask = (cells[:, :, None] == owner)[:, None]  # b 1 (h w) n
         q = rearrange(self.query(self.norm(h)), "b (m d) h w -> b m (h w) d", m=self.heads)
         k, v = rearrange(self.key_value(tokens), "b n (two m d) -> two b m n d", two=2, m=self.heads)
         a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
