@@ -7,25 +7,23 @@ pictures stand beside them.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import metadata
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-import dpsims
 from dpsims.data import Batch
 from dpsims.evaluation.diversity import PairwiseDiversity, RealDiversity
 from dpsims.evaluation.features import PooledFeatures
 from dpsims.evaluation.lpips import Lpips
-from dpsims.evaluation.measures import FEATURES_KEPT, Measures
+from dpsims.evaluation.measures import Measures
 from dpsims.evaluation.neighbours import nearest
 from dpsims.evaluation.progress import Accumulator, Listener, Progress
+from dpsims.evaluation.remarks import nearest_training, notes, versions, worst_maps
 from dpsims.evaluation.segmentation import LayoutSegmenter
 from dpsims.labels import LabelSpace
 
@@ -40,8 +38,6 @@ Maps = Callable[[int], Iterator[Sequence[Int[Tensor, "_ _"]]]]
 """The label maps of the same batches, at the sizes at which layouts are compared."""
 
 METRICS = ("realism", "layout", "diversity", "neighbours")
-WORST, NEAREST = 8, 8  # maps and pictures that a report names
-FEW_IMAGES = 2048  # below this many pictures a Frechet distance is mostly its own bias
 AT_ONCE = 64  # pictures that are looked at together for diversity
 
 
@@ -200,14 +196,14 @@ def evaluate(
     if "realism" in settings.metrics:
         report |= measures.realism(reference.test)
         counts = [measures.count, reference.test.count, reference.report["counts"]["train"]]
-        report["warnings"] = _notes(counts)
+        report["warnings"] = notes(counts)
     if measures.layout is not None and reference.test.layout is not None:
         report |= measures.layout.report()
-        report["worst"] = _worst(measures.layout.picture_iou, reference.test.layout.picture_iou)
+        report["worst"] = worst_maps(measures.layout.picture_iou, reference.test.layout.picture_iou)
     if "diversity" in settings.metrics:
         report |= diversity.report()
     if "neighbours" in settings.metrics and reference.train is not None:
-        report["neighbours"] = _nearest_training(measures, reference)
+        report["neighbours"] = nearest_training(measures, reference.train, reference.usual)
     counts = {"generated": measures.count, **reference.report["counts"]}
     if samples > 1:
         counts |= {"diversity_maps": diversity.maps, "diversity_samples": samples}
@@ -249,22 +245,6 @@ def _pass(
         progress.save(part, gathered, now=True)
 
 
-def versions() -> dict[str, str]:
-    """Of the programs that figures can depend on, those that are installed."""
-    found = {"dpsims": dpsims.__version__, "torch": torch.__version__}
-    for name in (
-        "torchvision",
-        "timm",
-        "torch-fidelity",
-        "lpips",
-        "segmentation-models-pytorch",
-        "transformers",
-    ):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
-
-
 def _weights(settings: Settings) -> dict[str, str]:
     """A digest of the weights of each network that measured."""
     weights = {network.name: network.weights for network in settings.networks}
@@ -273,35 +253,6 @@ def _weights(settings: Settings) -> dict[str, str]:
     if settings.lpips is not None:
         weights[f"lpips {settings.lpips.name}"] = settings.lpips.weights
     return weights
-
-
-def _worst(values: list[float | None], real: list[float | None]) -> list[dict[str, Any]]:
-    """The pictures with the lowest mIoU of their own, lowest first; real_miou: of the map's real picture."""
-    known = sorted((value, index) for index, value in enumerate(values) if value is not None)
-    return [{"index": index, "miou": value, "real_miou": real[index]} for value, index in known[:WORST]]
-
-
-def _nearest_training(measures: Measures, reference: RealReference) -> list[dict[str, Any]]:
-    """The generated pictures nearest to a training picture, in the first network's features, nearest first.
-
-    {"index", "nearest": index of the training picture, "distance", "real_distance": how near real test
-    pictures come to training ones, their median}. A model that knows pictures by heart is far below that.
-    """
-    assert reference.train is not None
-    name = measures.networks[0].name
-    distance, index = (
-        found[:, 0] for found in nearest(measures.features[name], reference.train.features[name])
-    )
-    order = distance.argsort()[:NEAREST].tolist()
-    return [
-        {
-            "index": measures.kept[i],
-            "nearest": reference.train.kept[int(index[i])],
-            "distance": distance[i].item(),
-            "real_distance": reference.usual,
-        }
-        for i in order
-    ]
 
 
 def generate_checked(
@@ -322,21 +273,3 @@ def generate_checked(
 
 def _evenly_spaced(count: int, wanted: int) -> set[int]:
     return set(torch.linspace(0, count - 1, min(count, wanted)).round().int().tolist())
-
-
-def _notes(counts: Sequence[int]) -> list[str]:
-    """What stands above the figures. counts: generated, test and training pictures."""
-    told = []
-    if max(counts) > FEATURES_KEPT:
-        told.append(
-            f"of sets of more than {FEATURES_KEPT:,} pictures a random sample of that many serves kernel "
-            "distance, precision, recall, density, coverage and the nearest training pictures"
-        )
-    generated, real = counts[:2]
-    if min(generated, real) >= FEW_IMAGES:
-        return told
-    return [
-        *told,
-        f"Frechet distances of {generated} generated against {real} real pictures: under {FEW_IMAGES:,} they "
-        "are biased upwards, the more the fewer there are; compare only figures of the same counts",
-    ]
