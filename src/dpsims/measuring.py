@@ -28,8 +28,8 @@ from dpsims.evaluation.huggingface import PREFIX
 from dpsims.evaluation.lpips import make_lpips
 from dpsims.evaluation.progress import Listener, Progress
 from dpsims.evaluation.protocols import DEFAULT, Protocol
-from dpsims.evaluation.report import to_bytes
 from dpsims.evaluation.remarks import versions
+from dpsims.evaluation.report import to_bytes
 from dpsims.evaluation.run import METRICS, Generate, Settings
 from dpsims.instruments import open_segmenter
 from dpsims.models.generator import build_generator
