@@ -31,12 +31,18 @@ import yaml
 from dpsims.checkpoint import checkpoints, read_json
 from dpsims.instruments import feature_networks
 from dpsims.measuring import Bench
+from dpsims.plain import to_dict
 from dpsims.recipes import load_recipe
 from dpsims.synthesis import Synthesizer
 from dpsims.writing import write_png, write_whole
 
 RESULTS = Path("docs/measurements/experiments")
 FIGURES = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "diversity": "diversity"}
+# where files lie, and what follows from the data and the backbone
+NOT_KEPT = ("data.root", "backbone.weights", "generator.num_classes", "discriminator.num_classes")
+NOT_KEPT += ("discriminator.backbone",)
+STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""97.5 % points for 1, 2 ... degrees of freedom; beyond ten seeds the last one, a little too wide"""
 GRID_ROWS = 16  # evenly spaced test maps, not chosen
 app = typer.Typer(add_completion=False, help=__doc__, rich_markup_mode=None)
 
@@ -60,12 +66,28 @@ class Training:
     def result(self) -> Path:
         return RESULTS / self.experiment / f"{self.name}.json"
 
-    def refuse_other_settings(self) -> None:
-        """What was measured with other settings is not this training's."""
-        if self.result.exists() and read_json(self.result)["settings"] != self.settings:
-            raise SystemExit(
-                f"error: {self.result}: measured with other settings; delete it, or undo the change"
-            )
+    @property
+    def fields(self) -> dict[str, Any]:
+        """All settings that the training has, by `section.field`; where its files lie is left out."""
+        changes: dict[str, dict[str, Any]] = {"training": {"seed": self.seed}}
+        for key, value in self.settings.items():
+            section, name = key.split(".")
+            changes.setdefault(section, {})[name] = value
+        plain = to_dict(load_recipe(self.recipe, changes))
+        fields = {f"{section}.{name}": v for section, values in plain.items() for name, v in values.items()}
+        return {key: value for key, value in fields.items() if key not in NOT_KEPT}
+
+    def refuse_others(self, file: Path) -> None:
+        """SystemExit where the file is there and records another training than this."""
+        if not file.exists():
+            return
+        there, here = read_json(file)["fields"], self.fields
+        for key in there.keys() & here.keys():  # a field that came later had its default
+            if there[key] != here[key]:
+                raise SystemExit(
+                    f"error: {file}: made with {key}={there[key]}, not {here[key]}; delete it (and the "
+                    "training's folder), or undo the change"
+                )
 
     def folder(self, out: Path) -> Path:
         return out / self.experiment / self.name
@@ -115,16 +137,17 @@ def run(
     trainings = [t for t in read_trainings(file) if (not only or t.variant in only)]
     weights = {name: file for name, _, file in (text.partition("=") for text in features) if file}
     for training in trainings:
-        training.refuse_other_settings()
+        training.refuse_others(training.result)
+        training.refuse_others(training.folder(out) / "trained.json")
     with ThreadPoolExecutor(jobs) as pool:
         waiting = [t for t in trainings if not t.result.exists()]
         list(pool.map(lambda t: train(t, t.command(data, weights, out), out), waiting))
     if not measure:
         return
-    bench = None
+    bench, real = None, {}
     for training in trainings:
         folder = training.folder(out)
-        if training.result.exists() or not (folder / "trained").exists():
+        if training.result.exists() or not (folder / "trained.json").exists():
             continue
         newest = checkpoints(folder)[-1]
         model = Synthesizer.load(newest)
@@ -134,9 +157,11 @@ def run(
             networks = feature_networks(features, model.size, model.about)
             bench = Bench(config, networks, segmenter=segmenter, keep=out / "kept")
             real = {"variant": "real training pictures", **figures(bench.reference.report)}
-            write_json(RESULTS / training.experiment / "real.json", real)
         report, state = bench.measure(model), read_json(newest / "state.json")
-        facts = {"variant": training.variant, "seed": training.seed, "settings": training.settings}
+        instruments = {name: digest for name, digest in report["weights"].items() if name != "model"}
+        refuse_other_instruments(training.result.parent / "real.json", instruments)
+        write_json(training.result.parent / "real.json", {**real, "instruments": instruments})
+        facts = {"variant": training.variant, "seed": training.seed, "fields": training.fields}
         facts |= {"images": state["images_seen"], "minutes": state["seconds"] / 60}
         facts["validation"] = state["validation"]
         write_json(training.result, {**facts, **figures(report)})
@@ -148,9 +173,19 @@ def run(
     table(file)
 
 
+def refuse_other_instruments(file: Path, instruments: dict[str, str]) -> None:
+    """SystemExit where what is there was measured by other networks or another segmenter."""
+    there = read_json(file)["instruments"] if file.exists() else instruments
+    if there != instruments:
+        raise SystemExit(
+            f"error: {file.parent}: measured by {there}, not by {instruments} (digests of weights); use the "
+            "same --features and --segmenter, or delete the folder"
+        )
+
+
 def train(training: Training, command: list[str], out: Path) -> None:
     folder = training.folder(out)
-    if (folder / "trained").exists():
+    if (folder / "trained.json").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
@@ -160,7 +195,7 @@ def train(training: Training, command: list[str], out: Path) -> None:
         last = (folder / "output.log").read_text().strip().splitlines()[-1:]
         print(f"{training.variant}, seed {training.seed}: failed: {' '.join(last)}", flush=True)
         return
-    (folder / "trained").touch()
+    write_json(folder / "trained.json", {"fields": training.fields})
     minutes = (time.monotonic() - begun) / 60
     print(f"{training.variant}, seed {training.seed}: trained in {minutes:.1f} minutes", flush=True)
 
@@ -171,7 +206,7 @@ def table(file: Path) -> None:
     folder = RESULTS / file.stem
     trainings = read_trainings(file)
     for training in trainings:
-        training.refuse_other_settings()
+        training.refuse_others(training.result)
     found = [read_json(t.result) for t in trainings if t.result.exists()]
     if not found:
         raise SystemExit(f"error: nothing measured in {folder}; use `run`")
@@ -208,9 +243,7 @@ def interval(values: list[float | None]) -> str:
     mean = number(float(np.mean(known)))
     if len(known) < 2:
         return mean
-    from scipy.stats import t
-
-    half = t.ppf(0.975, len(known) - 1) * np.std(known, ddof=1) / len(known) ** 0.5
+    half = STUDENT_T[min(len(known), len(STUDENT_T) + 1) - 2] * np.std(known, ddof=1) / len(known) ** 0.5
     return f"{mean} +- {number(float(half))}"
 
 

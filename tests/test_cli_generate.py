@@ -117,7 +117,7 @@ def test_a_refused_call_leaves_no_folder_and_keeps_one_that_was_there(dpsims, tm
     label = tmp_path / "map.png"
     Image.fromarray(np.full((8, 8), 77, np.uint8)).save(label)
     for model in ("nosuch", "scenes"):  # an unknown model, an id out of range
-        code, _, _ = dpsims("generate", model, label, "--out", tmp_path / "new")
+        code, _, _ = dpsims("generate", model, label, "--out", tmp_path / "new" / "folder")
         assert code != 0 and not (tmp_path / "new").exists()
     (tmp_path / "old").mkdir()
     assert dpsims("generate", "scenes", label, "--out", tmp_path / "old")[0] != 0

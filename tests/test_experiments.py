@@ -1,14 +1,13 @@
 """benchmarks/experiments.py: its YAML files fit the recipes, and its table says what was measured."""
 
 import importlib.util
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-from dpsims.recipes import load_recipe
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 FILES = sorted((BENCHMARKS / "experiments").glob("*.yaml"))
@@ -30,11 +29,25 @@ def test_every_training_of_an_experiment_is_a_recipe(experiments, file):
     trainings = experiments.read_trainings(file)
     assert len({training.name for training in trainings}) == len(trainings) > 1
     for training in trainings:
-        changes: dict = {}
-        for key, value in training.settings.items():
-            section, name = key.split(".")
-            changes.setdefault(section, {})[name] = value
-        load_recipe(training.recipe, changes)  # raises for what does not fit
+        fields = training.fields  # raises for what does not fit
+        assert all(fields[key] == value for key, value in training.settings.items())
+        training.refuse_others(training.result)
+
+
+def test_results_of_other_settings_or_instruments_are_refused(experiments, tmp_path):
+    training = experiments.Training("some", "a", 0, "camvid", {"training.batch_size": 4})
+    file = tmp_path / "a-0.json"
+    training.refuse_others(file)  # nothing there
+    file.write_text(json.dumps({"fields": {"training.batch_size": 4, "training.gone": 1}}))
+    training.refuse_others(file)
+    file.write_text(json.dumps({"fields": {"training.batch_size": 8}}))
+    with pytest.raises(SystemExit, match="made with training.batch_size=8, not 4; delete it"):
+        training.refuse_others(file)
+    experiments.refuse_other_instruments(tmp_path / "real.json", {"net": "1"})
+    (tmp_path / "real.json").write_text(json.dumps({"instruments": {"net": "1"}}))
+    experiments.refuse_other_instruments(tmp_path / "real.json", {"net": "1"})
+    with pytest.raises(SystemExit, match="use the same --features and --segmenter"):
+        experiments.refuse_other_instruments(tmp_path / "real.json", {"net": "2"})
 
 
 def test_seeds_come_round_after_round_and_settings_on_top(experiments, tmp_path):

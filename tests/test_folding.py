@@ -31,6 +31,7 @@ def labels(height: int = 18, width: int = 23, batch: int = 2) -> torch.Tensor:
         {"normalisation": "pixel"},
         {"modulation_kernel": 1},
         {"attention_heads": 1, "noise_tokens": 3},
+        {"noise_injection": "concatenation"},
         {"channels": (8,), "attention_strides": ()},
     ],
     ids=str,
@@ -53,9 +54,10 @@ def test_noise_by_region_and_single_rows():
     assert (fold(plain)(thin, z) - plain(thin, z)).abs().max() <= 1e-5
 
 
+@pytest.mark.parametrize("noise_injection", ["cross_attention", "concatenation"])
 @torch.inference_mode()
-def test_label_features_can_be_shared_by_many_noises():
-    plain = generator()
+def test_label_features_can_be_shared_by_many_noises(noise_injection):
+    plain = generator(noise_injection=noise_injection)
     folded, label, noise = fold(plain), labels(batch=1), plain.sample_noise(3)
     tokens = folded.mapping(noise)
     guides = [g(h, tokens) for g, h in zip(folded.injection, folded.encoder(label), strict=True)]

@@ -101,10 +101,11 @@ def test_spectral_norms_of_an_average_are_those_of_its_weights(normalisation, ba
     config = GeneratorConfig(3, "oasis", channels=(4, 8), hidden_channels=4, normalisation=normalisation)
     generator = build_generator(config)
     average = GeneratorAverage(generator, 100)
+    label = torch.randint(0, 4, (2, 8, 8))
     with torch.no_grad():
         for parameter in generator.parameters():
-            parameter.add_(torch.randn(parameter.shape))  # another generator: its vectors are others
-    label = torch.randint(0, 4, (2, 8, 8))
+            parameter.add_(torch.randn(parameter.shape))
+        generator(label)  # in train mode: its vectors become others, the average's are neither's
     average.update(generator, 4, 10_000)
     measured = reestimate_batchnorm(average.average, [label] * batches)
     assert isinstance(measured, OasisGenerator)

@@ -26,6 +26,9 @@ def test_half_precision_stays_near(precision, dtype):
 
 def test_unfolded_is_the_generator_itself():
     plain = generator()
+    plain.train()
+    prepare(plain, Mode(), CPU)
+    assert plain.training  # only a copy was changed
     assert prepare(plain, Mode(fold=False), CPU) is plain
     assert prepare(plain, Mode(), CPU) is not plain
 

@@ -101,6 +101,9 @@ def test_labels_out_of_range_are_refused(folder):
         Synthesizer.load(folder).generate_samples(torch.full((1, 8, 8), -1), 2)
     with pytest.raises(ValueError, match="index 3"):
         Synthesizer.load(folder).generate_tiled(torch.full((1, 8, 8), 3))
+    for dtype in (torch.float32, torch.int32, torch.uint8):
+        with pytest.raises(ValueError, match=f"label map is of {dtype}: give class ids as torch.int64"):
+            Synthesizer.load(folder).generate(torch.zeros(1, 8, 8, dtype=dtype))
 
 
 @pytest.mark.parametrize(

@@ -60,12 +60,11 @@ def prepare(generator: AnyGenerator, mode: Mode, device: torch.device) -> AnyGen
             generator = copy.deepcopy(generator).eval()
             fold_spectral_norms(generator)
         return generator.eval().to(device).to(memory_format=torch.channels_last)
-    generator = generator.eval()
     if mode.fold:
         generator = fold(generator)
     elif mode.precision != "fp32" or mode.compile:
         generator = copy.deepcopy(generator)  # neither cast nor compile the caller's
-    generator = generator.to(device, DTYPES[mode.precision]).to(memory_format=torch.channels_last)
+    generator = generator.eval().to(device, DTYPES[mode.precision]).to(memory_format=torch.channels_last)
     if mode.compile:
         compile_blocks(generator)
     return generator

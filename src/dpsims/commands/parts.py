@@ -43,14 +43,14 @@ def writable(folder: Path, option: str = "--out") -> Path:
 @contextmanager
 def folder_for(folder: Path) -> Iterator[None]:
     """`writable`, and where nothing came to lie in it because of an error, the folder is gone again."""
-    new = not folder.exists()
+    new = [path for path in (folder, *folder.parents) if not path.exists()]  # innermost first
     writable(folder)
     try:
         yield
     except BaseException:
-        if new:
-            with suppress(OSError):
-                folder.rmdir()  # only an empty one
+        with suppress(OSError):
+            for path in new:
+                path.rmdir()  # only an empty one
         raise
 
 

@@ -151,9 +151,10 @@ class NoiseCrossAttention(nn.Module):
         values = rearrange(torch.einsum("bmnd,mdc->bmnc", v, w_out), "b m n c -> b (m n) c")
         values = values + out.bias / heads
         x = rearrange(self.norm(h), "b c h w -> b (h w) c")
-        scores = torch.baddbmm(bias, x.expand(len(keys), -1, -1), keys)
+        many = keys.shape[0]  # not len(), which torch.export takes for a constant
+        scores = torch.baddbmm(bias, x.expand(many, -1, -1), keys)
         weights = scores.unflatten(-1, (heads, -1)).softmax(-1).flatten(-2)
-        residual = rearrange(h, "b c h w -> b (h w) c").expand(len(keys), -1, -1)
+        residual = rearrange(h, "b c h w -> b (h w) c").expand(many, -1, -1)
         guide = torch.baddbmm(residual, weights, values)
         return rearrange(guide, "b (h w) c -> b c h w", h=h.shape[-2])
 
@@ -187,8 +188,9 @@ class NoiseConcatenation(nn.Module):
         nn.init.xavier_normal_(self.project.weight)
 
     def forward(
-        self, h: Float[Tensor, "b c h w"], tokens: Float[Tensor, "b n d"] | RegionTokens
+        self, h: Float[Tensor, "a c h w"], tokens: Float[Tensor, "b n d"] | RegionTokens
     ) -> Float[Tensor, "b c h w"]:
+        """a is b, or for one noise a picture also 1: label features shared by b noises."""
         if not isinstance(tokens, RegionTokens):
             return h + self.project(tokens.flatten(1))[:, :, None, None]
         tokens, region, regions = tokens
