@@ -3,6 +3,7 @@
     python benchmarks/experiments.py run benchmarks/experiments/NAME.yaml --data DIR --features \\
         squeezenet1_1=FILE --features mobilenet_v2=FILE --segmenter FILE [--jobs 2] [--only VARIANT]
     python benchmarks/experiments.py table benchmarks/experiments/NAME.yaml
+    python benchmarks/experiments.py sheet benchmarks/experiments/NAME.yaml VARIANT --data DIR --png FILE
 
 The YAML names a recipe, `settings` on top of it for all, `seeds`, and the `variants` with what each changes
 (and `seeds` of its own, where it wants others). Each training is a `dpsims train` on one thread; a stopped
@@ -43,6 +44,7 @@ NOT_KEPT = ("data.root", "backbone.weights", "generator.num_classes", "discrimin
 NOT_KEPT += ("discriminator.backbone",)
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """97.5 % points for 1, 2 ... degrees of freedom; beyond ten seeds the last one, a little too wide"""
+TITLES = ["generated", "other noise", "other noise"]
 GRID_ROWS = 16  # evenly spaced test maps, not chosen
 app = typer.Typer(add_completion=False, help=__doc__, rich_markup_mode=None)
 
@@ -165,8 +167,7 @@ def run(
         facts |= {"images": state["images_seen"], "minutes": state["seconds"] / 60}
         facts["validation"] = state["validation"]
         write_json(training.result, {**facts, **figures(report)})
-        titles = ["generated", "other noise", "other noise"]
-        write_png(folder / "grid.png", bench.sheet([model] * 3, titles, GRID_ROWS))
+        write_png(folder / "grid.png", bench.sheet([model] * 3, TITLES, GRID_ROWS))
         print(f"{training.variant}, seed {training.seed}: measured", flush=True)
     if bench is not None:
         bench.forget()
@@ -213,6 +214,26 @@ def table(file: Path) -> None:
     real = read_json(folder / "real.json")
     for line in table_lines(found, real):
         print(line)
+
+
+@app.command()
+def sheet(
+    file: Path,
+    variant: str,
+    data: Annotated[Path, typer.Option(help="folder of the data set")],
+    png: Annotated[Path, typer.Option(help="picture to write")],
+    seed: int = 0,
+    out: Annotated[Path, typer.Option(help="the trainings' folders")] = Path("runs/experiments"),
+    photographs: Annotated[bool, typer.Option(help="real pictures in it, too (may we show them?)")] = False,
+) -> None:
+    """Draw label maps of the test split, evenly spaced and not chosen, and three pictures of each."""
+    found = [t for t in read_trainings(file) if (t.variant, t.seed) == (variant, seed)]
+    if not found or not checkpoints(found[0].folder(out)):
+        raise SystemExit(f"error: {variant}, seed {seed}: not in {file}, or not trained; use `run`")
+    model = Synthesizer.load(checkpoints(found[0].folder(out))[-1])
+    config = load_recipe(found[0].recipe).data
+    config.root, (config.height, config.width) = str(data), model.size
+    write_png(png, Bench(config, []).sheet([model] * 3, TITLES, GRID_ROWS, real=photographs))
 
 
 def table_lines(found: list[dict[str, Any]], real: dict[str, Any]) -> Iterator[str]:
