@@ -30,7 +30,7 @@ class Mode:
     """rewrite the network for inference (models/folding.py): pictures within 1e-5"""
     compile: bool = False
     """torch.compile of each block for any size: pictures within 1e-4. Off by default: on the CPU it is
-    1.13 times faster than folding alone (docs/results.md) after 23 s of compiling; not yet run on a GPU.
+    1.13 times faster than folding alone (docs/results.md) after 8 to 23 s of compiling; not yet run on a GPU.
     Needs a C++ compiler; compiled code is kept in the user's cache folder for the next process"""
     cuda_graphs: bool = False
     """replay the whole network as one CUDA graph for each shape of label maps (not with noise by region, not
