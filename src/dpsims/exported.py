@@ -130,12 +130,7 @@ class ExportedSynthesizer:
         if not isinstance(noise, Tensor) or noise.shape != wanted:
             given = tuple(noise.shape) if isinstance(noise, Tensor) else "by region"
             raise ValueError(f"noise {given}: an exported file takes {wanted}; use the checkpoint for others")
-        low, high = (int(v) for v in label.aminmax())
-        if low < 0 or high > self.space.ignore_index:
-            raise ValueError(
-                f"label map has index {low if low < 0 else high}; classes are "
-                f"0..{self.space.num_classes - 1}, unlabelled is {self.space.ignore_index}"
-            )
+        self.space.check_range(*(int(v) for v in label.aminmax()))
         height, width = label.shape[-2:]
         if min(height, width) < self.smallest:
             raise ValueError(

@@ -163,12 +163,7 @@ class Synthesizer:
         # before it reaches a device, where it would crash a kernel
         if label.dtype != torch.int64:
             raise ValueError(f"label map is of {label.dtype}: give class ids as torch.int64")
-        low, high = (int(v) for v in label.aminmax())
-        if low < 0 or high > self.space.ignore_index:
-            raise ValueError(
-                f"label map has index {low if low < 0 else high}; classes are "
-                f"0..{self.space.num_classes - 1}, unlabelled is {self.space.ignore_index}"
-            )
+        self.space.check_range(*(int(v) for v in label.aminmax()))
 
 
 def _one(noise: Tensor | RegionNoise, i: int) -> Tensor | RegionNoise:

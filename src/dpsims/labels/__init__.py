@@ -127,6 +127,14 @@ class LabelSpace:
         table = [theirs.get(name.casefold(), other.ignore_index) for name in self.names]
         return np.array([*table, other.ignore_index], dtype=np.int64)
 
+    def check_range(self, low: int, high: int) -> None:
+        """ValueError where a label map's lowest or highest index is neither a class nor `ignore_index`."""
+        if low < 0 or high > self.ignore_index:
+            raise ValueError(
+                f"label map has index {low if low < 0 else high}; classes are 0..{self.num_classes - 1}, "
+                f"unlabelled is {self.ignore_index}"
+            )
+
     def classes_of_ids(self, ids: np.ndarray) -> np.ndarray:
         """Ids 0..65535 (n,) -> indices (n,) int32; -1 for an id that is no class."""
         return self._index_of_id[ids]
