@@ -3,6 +3,8 @@ import torch
 
 from dpsims.generating import generate_sized
 
+NOISE = torch.zeros(2, 1, 1)
+
 
 class Recorder:
     """Stands for a Synthesizer trained at 16x24; notes the sizes it is asked for."""
@@ -12,7 +14,7 @@ class Recorder:
     def __init__(self) -> None:
         self.asked = []
 
-    def generate(self, labels, seed, first):
+    def generate(self, labels, noise):
         self.asked.append(tuple(labels.shape[1:]))
         return (labels[:, None].repeat(1, 3, 1, 1).float() / 10).clamp(-1, 1)
 
@@ -30,13 +32,13 @@ class Recorder:
 )
 def test_sizes(size, map_size, works_at, picture):
     model = Recorder()
-    image = generate_sized(model, torch.zeros(2, *map_size, dtype=torch.int64), 0, 0, size)  # pyright: ignore
+    image = generate_sized(model, torch.zeros(2, *map_size, dtype=torch.int64), NOISE, size)  # pyright: ignore
     assert model.asked == [works_at] and image.shape == (2, 3, *picture)
 
 
 def test_a_resized_picture_keeps_its_layout():
     label = torch.zeros(1, 64, 96, dtype=torch.int64)
     label[:, :, 48:] = 10
-    image = generate_sized(Recorder(), label, 0, 0, "auto")  # pyright: ignore
+    image = generate_sized(Recorder(), label, NOISE, "auto")  # pyright: ignore
     assert torch.allclose(image[..., :40], torch.zeros(1), atol=0.1)
     assert torch.allclose(image[..., 56:], torch.ones(1), atol=0.1)

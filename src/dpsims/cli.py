@@ -1,4 +1,4 @@
-"""The command line: `dpsims train | generate | evaluate | data ... | demo`.
+"""The command line: `dpsims train | generate | evaluate | studio | data ... | demo`.
 
 Each command is a typed function that typer reads; the options of `train` are the fields of the dataclasses
 in `config.py`, a field's docstring being its help. Torch is imported inside the commands: `dpsims --help`
@@ -20,6 +20,7 @@ from dpsims.commands.export import export
 from dpsims.commands.fields import plain_value, with_field_options
 from dpsims.commands.parts import PLAIN, Device, Model, Seed, folder_for, writable, writable_file
 from dpsims.commands.segmenter import segmenter_app
+from dpsims.commands.studio import studio
 from dpsims.writing import write_whole
 
 app = typer.Typer(help="From label maps to photo-like images: DP-SIMS.", **PLAIN)
@@ -110,6 +111,7 @@ def generate(
 
 app.command()(evaluate)
 app.command()(export)
+app.command()(studio)
 
 
 @app.command()

@@ -24,6 +24,7 @@ from jaxtyping import Float, Float32, Int, Int32
 from torch import Tensor
 
 from dpsims.labels import LabelSpace
+from dpsims.models.layers import RegionNoise
 
 KEY = "dpsims"
 """name of our JSON text in the file's metadata"""
@@ -118,7 +119,7 @@ class ExportedSynthesizer:
         label: Int[Tensor, "b h w"],
         seed: int = 0,
         first: int = 0,
-        noise: Float[Tensor, "b n d"] | None = None,
+        noise: Float[Tensor, "b n d"] | RegionNoise | None = None,
     ) -> Float[Tensor, "b 3 h w"]:
         """As `Synthesizer.generate`; noise by region did not travel with the file, and is refused.
 

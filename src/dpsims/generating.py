@@ -15,7 +15,7 @@ from torch import Tensor
 from dpsims.data.files import read_label
 from dpsims.evaluation.report import to_uint8
 from dpsims.exported import ExportedSynthesizer
-from dpsims.models.layers import downsample_ids
+from dpsims.models.layers import RegionNoise, downsample_ids
 from dpsims.synthesis import Synthesizer
 from dpsims.writing import write_png
 
@@ -50,7 +50,7 @@ def generate_files(
     number = 0
     for batch in _batches(_items(synthesizer, files, out, samples), batch_size):
         labels = torch.from_numpy(np.stack([label for _, label in batch]))
-        images = generate_sized(synthesizer, labels, seed, number, size)
+        images = generate_sized(synthesizer, labels, synthesizer.noise(len(labels), seed, number), size)
         for (target, _), image in zip(batch, to_uint8(images), strict=True):
             write_png(target, Image.fromarray(image))
         number += len(batch)
@@ -60,8 +60,7 @@ def generate_files(
 def generate_sized(
     synthesizer: Synthesizer | ExportedSynthesizer,
     labels: Int[Tensor, "b h w"],
-    seed: int,
-    first: int,
+    noise: Float[Tensor, "b n d"] | RegionNoise,
     size: str,
 ) -> Float[Tensor, "b 3 H W"]:
     """`Synthesizer.generate` at the size that `size` (see `generate_files`) asks for."""
@@ -69,8 +68,10 @@ def generate_sized(
     trained = synthesizer.size
     times = height * width / (trained[0] * trained[1])
     if size == "map" or (size == "auto" and 1 / ALIKE <= times <= ALIKE):
-        return synthesizer.generate(labels, seed, first)
-    images = synthesizer.generate(downsample_ids(labels, trained), seed, first)
+        return synthesizer.generate(labels, noise=noise)
+    if isinstance(noise, RegionNoise):
+        noise = RegionNoise(noise.z, downsample_ids(noise.region, trained))
+    images = synthesizer.generate(downsample_ids(labels, trained), noise=noise)
     if size == "model":
         return images
     return F.interpolate(images, (height, width), mode="bicubic", antialias=True).clamp(-1, 1)

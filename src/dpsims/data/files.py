@@ -57,12 +57,13 @@ class Codes(NamedTuple):
     palette: np.ndarray | None = None
 
 
-def read_codes(path: str | Path | NamedBytes) -> Codes:
-    """A label-map PNG as it is coded. Grey levels and palette indices are ids.
+def read_codes(path: str | Path | NamedBytes, max_pixels: int | None = None) -> Codes:
+    """A label-map PNG as it is coded. Grey levels and palette indices are ids. Files of more than
+    `max_pixels` (None: MAX_PIXELS) are refused by their header.
 
     Raises ValueError naming the file, as `read_image` does.
     """
-    image, depth = _decode(path, ("PNG",))
+    image, depth = _decode(path, ("PNG",), max_pixels)
     if image.mode == "P":
         colors = np.array(image.getpalette("RGB") or (), dtype=np.uint8).reshape(-1, 3)
         return Codes(np.array(image), colors)
@@ -194,11 +195,14 @@ def files_with(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
-def _decode(path: str | Path | NamedBytes, formats: tuple[str, ...]) -> tuple[Image.Image, str]:
+def _decode(
+    path: str | Path | NamedBytes, formats: tuple[str, ...], max_pixels: int | None = None
+) -> tuple[Image.Image, str]:
     """The picture, and how the file holds its pixels: Pillow's raw mode (`L;4`, `RGB;16B`), or ""."""
+    max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
     try:
         with Image.open(path, formats=formats) as image:
-            if image.width * image.height > MAX_PIXELS:
+            if image.width * image.height > max_pixels:
                 raise Image.DecompressionBombError
             raw = image.tile[0].args if image.tile else ""
             image.load()
@@ -206,7 +210,7 @@ def _decode(path: str | Path | NamedBytes, formats: tuple[str, ...]) -> tuple[Im
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"{path}: more than {MAX_PIXELS:,} pixels; make it smaller") from error
+        raise ValueError(f"{path}: more than {max_pixels:,} pixels; make it smaller") from error
     except Image.UnidentifiedImageError as error:
         wanted = " or ".join(formats)
         raise ValueError(f"{path}: is not a {wanted} file, or its beginning is damaged") from error

@@ -1,0 +1,75 @@
+"""The models that a server offers, and label maps to start from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dpsims.data.files import list_maps, read_label
+from dpsims.data.scenes import SCENES_SPACE, draw_scene
+from dpsims.models.generator import Generator
+from dpsims.synthesis import Synthesizer
+
+SCENE_SEEDS = (2_000_000_000, 2_000_000_004, 2_000_000_009, 2_000_000_011, 2_000_000_017, 2_000_000_023)
+"""of the drawn layouts offered with a model of scenes; from the test split, which no training sees"""
+ENLARGED = 2
+"""sides of a drawn layout, in sides of the pictures that the model was trained at"""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A label map to start from; `load()` gives class indices (h, w) int64."""
+
+    name: str
+    load: Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """A model under the name that requests know it by."""
+
+    name: str
+    synthesizer: Synthesizer
+    examples: Sequence[Example]
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether it takes noise by region."""
+        return isinstance(self.synthesizer.generator, Generator)
+
+
+def host(paths: Sequence[str], device: str = "auto", maps: Path | None = None) -> dict[str, Hosted]:
+    """Load models by path or shipped name; each gets its last folder's name, numbered where two are alike.
+
+    maps: a folder of label maps to start from. Raises ValueError naming what cannot be loaded.
+    """
+    files = [] if maps is None else list_maps([maps])
+    found: dict[str, Hosted] = {}
+    for path in paths:
+        base = Path(path).resolve().name if Path(path).exists() else path
+        name, number = base, 2
+        while name in found:
+            name, number = f"{base} ({number})", number + 1
+        synthesizer = Synthesizer.load(path, device)
+        found[name] = Hosted(name, synthesizer, [*_of_files(files, synthesizer), *_of_scenes(synthesizer)])
+    return found
+
+
+def _of_files(files: Sequence[Path], synthesizer: Synthesizer) -> list[Example]:
+    return [Example(file.stem, lambda file=file: read_label(file, synthesizer.space)) for file in files]
+
+
+def _of_scenes(synthesizer: Synthesizer) -> list[Example]:
+    if synthesizer.space != SCENES_SPACE:
+        return []
+    height, width = (side * ENLARGED for side in synthesizer.size)
+    return [
+        Example(
+            f"{draw_scene(seed, 8, 8)[2]['kind']} {number}",
+            lambda seed=seed: draw_scene(seed, height, width)[1],
+        )
+        for number, seed in enumerate(SCENE_SEEDS, 1)
+    ]
