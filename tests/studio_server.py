@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +24,7 @@ from dpsims.studio.serving import open_socket
 from tests.command_line import SPACE, write_model
 
 SIZE = (32, 40)
+SECONDS = 30  # until a test gives up
 
 
 class Running:
@@ -43,6 +47,25 @@ class Running:
         self.server.should_exit = True
         self.thread.join(30)
         assert not self.thread.is_alive()
+
+
+class Process:
+    """`dpsims studio` with the given options, until it says where it is."""
+
+    def __init__(self, *options: str) -> None:
+        command = [sys.executable, "-m", "dpsims.cli", "studio", *options, "--port", "0"]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("studio: http://127.0.0.1:"), self.process.communicate()[1]
+        self.url = line.split()[1].rstrip("/")
+
+    def end(self, number: int) -> tuple[int, str]:
+        self.process.send_signal(number)
+        _, err = self.process.communicate(timeout=SECONDS)
+        return self.process.returncode, err
 
 
 @contextlib.contextmanager

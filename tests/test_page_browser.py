@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import pytest
 
 from dpsims.evaluation.compare import to_html
 from dpsims.evaluation.page import write_page
+from tests.browsers import start_chromium
 from tests.test_page import full_report, samples
 
 if TYPE_CHECKING:
@@ -23,16 +23,7 @@ WIDTHS = (1280, 400)
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, started once."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no chromium on this machine (apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield started
-        started.close()
+    yield from start_chromium()
 
 
 @pytest.fixture(scope="module")

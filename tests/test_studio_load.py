@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -19,7 +18,7 @@ import pytest
 
 from dpsims.studio import engine, limits
 from tests.command_line import write_model
-from tests.studio_server import Running, ask, ids_of, picture, png, running, tiny_models
+from tests.studio_server import Process, Running, ask, ids_of, picture, png, running, tiny_models
 
 SECONDS = 30
 MAPS = [png(ids_of(seed)) for seed in range(4)]
@@ -137,9 +136,10 @@ def test_an_error_inside_is_an_answer_and_the_next_is_whole(
 
 
 def test_stopping_finishes_what_was_accepted(server: Running, gate: Gate, clients: ThreadPoolExecutor):
-    asked = [clients.submit(ask, server.url, content) for content in MAPS]
-    wait_until(lambda: metric(server.url, "dpsims_queue_pictures") + gate.entered.is_set() >= 1)
-    wait_until(lambda: metric(server.url, "dpsims_queue_pictures") >= 3)
+    asked = [clients.submit(ask, server.url, MAPS[0])]
+    assert gate.entered.wait(SECONDS)
+    asked += [clients.submit(ask, server.url, content) for content in MAPS[1:]]
+    wait_until(lambda: metric(server.url, "dpsims_queue_pictures") == 3)
     stopping = clients.submit(server.stop)
     wait_until(lambda: server.server.should_exit)
     gate.open.set()
@@ -148,25 +148,6 @@ def test_stopping_finishes_what_was_accepted(server: Running, gate: Gate, client
 
 
 # ---- a process of its own
-
-
-class Process:
-    """`dpsims studio` with the given options, until it says where it is."""
-
-    def __init__(self, *options: str) -> None:
-        command = [sys.executable, "-m", "dpsims.cli", "studio", *options, "--port", "0"]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
-        )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line.startswith("studio: http://127.0.0.1:"), self.process.communicate()[1]
-        self.url = line.split()[1].rstrip("/")
-
-    def end(self, number: int) -> tuple[int, str]:
-        self.process.send_signal(number)
-        _, err = self.process.communicate(timeout=SECONDS)
-        return self.process.returncode, err
 
 
 def test_killed_under_load_it_gives_errors_and_never_wrong_pictures(

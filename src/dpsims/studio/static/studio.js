@@ -41,6 +41,7 @@ function number(id) {
 let wanted = 0; // counts changes
 let shown = 0; // the change whose picture is seen
 let asking = false;
+let acting = 0; // controls' actions that go on
 let timer = null;
 
 function changed() {
@@ -54,6 +55,7 @@ function changed() {
 
 function ask(pause = PAUSE) {
   wanted++;
+  mark();
   performance.mark(`change ${wanted}`);
   if (timer === null && !asking) timer = setTimeout(refresh, pause);
 }
@@ -62,7 +64,6 @@ function ask(pause = PAUSE) {
 async function refresh() {
   timer = null;
   asking = true;
-  document.body.classList.add("busy");
   const number = wanted, model = state.model, begun = performance.now();
   let pause = 0;
   try {
@@ -77,12 +78,17 @@ async function refresh() {
     }
   } catch (error) {
     pause = await failed(error);
-    if (pause === null) wanted = shown = number; // asking again would not help
+    if (pause === null) shown = number; // asking the same again would not help
   } finally {
     asking = false;
-    document.body.classList.toggle("busy", wanted > shown);
+    mark();
   }
   if (wanted > shown) timer = setTimeout(refresh, pause ?? 0);
+}
+
+// whether anything is on its way
+function mark() {
+  document.body.classList.toggle("busy", wanted > shown || acting > 0);
 }
 
 // says why; ms until it is worth another try, or null
@@ -100,10 +106,15 @@ function say(text, problem = false) {
 // runs a control's action; what goes wrong is said
 function tell(action) {
   return async (...given) => {
+    acting++;
+    mark();
     try {
       await action(...given);
     } catch (error) {
       await failed(error);
+    } finally {
+      acting--;
+      mark();
     }
   };
 }
