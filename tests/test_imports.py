@@ -84,7 +84,7 @@ def test_rule_sees_every_form_of_import(tmp_path: Path, monkeypatch: pytest.Monk
     }
 
 
-HEAVY = ("torch", "torchvision", "timm", "PIL", "yaml", "tensorboard")
+HEAVY = ("fastapi", "torch", "torchvision", "timm", "PIL", "yaml", "tensorboard")
 PROBE = f"import sys; print([m for m in {HEAVY} if m in sys.modules])"
 
 
@@ -99,7 +99,9 @@ def test_import_dpsims_is_light():
     assert loaded_after("import dpsims; assert dpsims.__version__") == "[]"
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["generate"], ["evaluate"], ["data", "check"]])
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["generate"], ["evaluate"], ["studio"], ["data", "check"]]
+)
 def test_help_is_light(command: list[str]):
     code = (
         f"from dpsims.cli import main\ntry:\n    main({[*command, '--help']})\n"

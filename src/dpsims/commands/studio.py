@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from dpsims.commands.parts import Device
+from dpsims.studio.limits import LOOPBACK
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TOKEN = "DPSIMS_STUDIO_TOKEN"
 
 

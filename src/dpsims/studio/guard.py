@@ -12,7 +12,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dpsims.studio.limits import MAX_BODY
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HEADERS = {
     # no script, style or picture from elsewhere, nothing inline, no frame around the page
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' "

@@ -26,3 +26,5 @@ REQUEST_SECONDS = 60.0
 RETRY_AFTER = 1
 """seconds after which to try again where the queue is full"""
 MAX_SEED = 2**32 - 1
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""addresses that only this machine reaches"""

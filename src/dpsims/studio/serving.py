@@ -9,9 +9,8 @@ from collections.abc import Mapping
 import uvicorn
 
 from dpsims.studio.app import create_app
-from dpsims.studio.guard import LOOPBACK
 from dpsims.studio.hosted import Hosted
-from dpsims.studio.limits import REQUEST_SECONDS
+from dpsims.studio.limits import LOOPBACK, MAX_BATCH, REQUEST_SECONDS
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -28,12 +27,14 @@ def open_socket(host: str, port: int) -> socket.socket:
     return listening
 
 
-def serve(models: Mapping[str, Hosted], host: str, port: int, token: str | None) -> None:
+def serve(
+    models: Mapping[str, Hosted], host: str, port: int, token: str | None, max_batch: int = MAX_BATCH
+) -> None:
     """Serve until SIGINT or SIGTERM; what was accepted is finished. Prints the address once it answers."""
     listening = open_socket(host, port)
     # another site's name that resolves to this machine must not reach a server without a token
     hosts = {*LOOPBACK, host.lower()} if host in LOOPBACK else None
-    app = create_app(models, token, hosts)
+    app = create_app(models, token, hosts, max_batch)
     name = f"[{host}]" if ":" in host else host
     address = f"http://{name}:{listening.getsockname()[1]}/" + (f"#token={token}" if token else "")
     config = uvicorn.Config(
