@@ -63,7 +63,7 @@ def serve(model: str, max_batch: int = MAX_BATCH) -> None:
     from dpsims.studio.hosted import host
     from dpsims.studio.serving import serve as run
 
-    run(host([model]), "127.0.0.1", 0, None, max_batch)
+    run(host([model]), "127.0.0.1", 0, None, max_batch=max_batch)
 
 
 @app.command()

@@ -59,7 +59,9 @@ class Process:
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line.startswith("studio: http://127.0.0.1:"), self.process.communicate()[1]
+        if not line.startswith("studio: http://127.0.0.1:"):
+            self.process.kill()
+            raise AssertionError(self.process.communicate()[1])
         self.url = line.split()[1].rstrip("/")
 
     def end(self, number: int) -> tuple[int, str]:

@@ -119,14 +119,14 @@ REFUSED: dict[str, tuple[int, str, dict[str, Any]]] = {
     "tiny": (400, "at least 8", {"content": png(np.zeros((7, 40), np.uint8))}),
     "model": (404, "there are model", {"model": "../model"}),
     "seed": (422, "seed: Input should be", {"seed": MAX_SEED + 1}),
-    "seeds": (422, "seeds: use 0 to", {"seed": MAX_SEED, "samples": 2}),
+    "seeds": (422, f"seed {MAX_SEED + 1}: use 0 to", {"seed": MAX_SEED, "samples": 2}),
     "samples": (422, "samples: Input should be", {"samples": MAX_SAMPLES + 1}),
     "blend": (422, "blend: Input should be", {"blend": "nan"}),
     "size": (422, "size: Input should be", {"size": "huge"}),
     "png of two": (422, "png holds one", {"samples": 2, "format": "png"}),
     "regions alone": (422, "give both", {"regions": bad_regions(0)}),
     "region seeds alone": (422, "give both", {"region_seeds": [1]}),
-    "region seed": (422, "seeds: use", {"regions": bad_regions(0), "region_seeds": [-1]}),
+    "region seed": (422, "seed -1: use", {"regions": bad_regions(0), "region_seeds": [-1]}),
     "region number": (400, "number 2", {"regions": bad_regions(2), "region_seeds": [1]}),
     "region size": (400, "same size", {"regions": bad_regions(0, (8, 8)), "region_seeds": [1]}),
     "region colours": (
@@ -154,6 +154,9 @@ def test_a_bomb_is_refused_by_its_header(server: Running):
 
 
 def test_much_work_is_refused(server: Running):
+    whole, seeds = png(np.zeros((1024, 1024), np.uint8)), list(range(9))
+    answer = ask(server.url, whole, whole, region_seeds=seeds)
+    assert answer.status_code == 422 and "at most 8" in answer.json()["detail"]
     answer = ask(server.url, png(np.zeros((1024, 1024), np.uint8)), samples=5)
     assert answer.status_code == 422 and "at most 4" in answer.json()["detail"]
 
@@ -228,10 +231,11 @@ def test_openapi_describes_the_api(client: httpx.Client):
         "/v1/generate",
     }  # fmt: skip
     generate = description["paths"]["/v1/generate"]["post"]
-    assert set(generate["responses"]) == {"200", "400", "401", "404", "413", "422", "503"}
+    assert set(generate["responses"]) == {"200", "400", "401", "404", "413", "422", "500", "503"}
     assert set(generate["responses"]["200"]["content"]) == {"image/png", "application/zip"}
     form = description["components"]["schemas"]["Body_generate_v1_generate_post"]["properties"]
-    assert all(field.get("description") for name, field in form.items() if name != "seed")
+    assert all(field.get("description") for field in form.values())
+    assert generate["security"] == [{"HTTPBearer": []}]
 
 
 @pytest.mark.parametrize(
@@ -250,6 +254,21 @@ def test_other_sites_are_refused(tmp_path, headers: dict[str, str], status: int)
     ):
         assert client.get("/v1/models", headers=headers).status_code == status
         assert client.get("/v1/models", headers={"origin": server.url}).status_code == 200
+
+
+def test_a_proxys_name_is_let_in(tmp_path):
+    options: dict[str, Any] = {"hosts": {"127.0.0.1"}, "sites": ["studio.example"]}
+    origin = {"origin": "https://studio.example"}
+    with (
+        running(tiny_models(tmp_path), **options) as server,
+        httpx.Client(base_url=server.url, trust_env=False) as client,
+    ):
+        for headers in (
+            origin,
+            {**origin, "host": "studio.example"},
+        ):  # the proxy may hand its name on, or not
+            assert client.post("/v1/generate", files={"map": WHOLE}, headers=headers).status_code == 200
+        assert client.get("/", headers={"host": "other.example"}).status_code == 400
 
 
 def test_a_token_is_wanted_where_there_is_one(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -33,6 +34,8 @@ class Painter:
         assert self.gate.wait(SECONDS)
         if self.fail:
             raise RuntimeError("out of memory, say")
+        if not isinstance(noise, RegionNoise) and noise.isnan().any():
+            raise ValueError("not a number")
         self.batches.append(len(label))
         if isinstance(noise, RegionNoise):
             value = noise.z.flatten(2).mean(2).gather(1, noise.region.flatten(1)).view(label.shape)
@@ -158,6 +161,46 @@ def test_a_full_queue_refuses_and_cancelled_jobs_make_room(
     assert engine.waiting == 4
 
 
+def test_a_batch_has_at_most_so_many_pixels(
+    start: Callable[..., Engine], painter: Painter, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(engine_module, "BATCH_WORK", 3 * 64)
+    engine = start()
+    hold(engine, painter)
+    jobs = [job(1), job(2), job(3), job(4), region_job(5, 2), region_job(6, 2), region_job(7, 16)]
+    for item in jobs:
+        engine.submit(item)
+    painter.gate.set()
+    for item in jobs:
+        item.pictures.result(SECONDS)
+    assert painter.batches == [1, 3, 1, 2, 1]  # regions cost more: 2 x 1.25 x 64, 3 x 64
+
+
+def test_what_nobody_waits_for_is_not_generated_to_the_end(start: Callable[..., Engine], painter: Painter):
+    engine = start(max_batch=2)
+    painter.gate.clear()
+    large = job(1, count=6)
+    engine.submit(large)
+    assert painter.entered.wait(SECONDS)
+    large.abandoned = True
+    painter.gate.set()
+    with pytest.raises(TimeoutError):
+        large.pictures.result(SECONDS)
+    assert painter.batches == [2]
+
+
+def test_one_jobs_error_is_not_the_others(start: Callable[..., Engine], painter: Painter):
+    engine = start()
+    hold(engine, painter)
+    jobs = [job(1), job(float("nan")), job(3)]
+    for item in jobs:
+        engine.submit(item)
+    painter.gate.set()
+    with pytest.raises(ValueError, match="not a number"):
+        jobs[1].pictures.result(SECONDS)
+    assert float(jobs[0].pictures.result()[0, 0, 0, 0]) == 1 and float(jobs[2].pictures.result().mean()) == 3
+
+
 def test_an_error_reaches_its_jobs_and_the_next_ones_are_done(start: Callable[..., Engine], painter: Painter):
     engine = start()
     painter.fail = True
@@ -179,8 +222,9 @@ def test_closing_finishes_what_was_accepted(start: Callable[..., Engine], painte
         engine.submit(item)
     closing = threading.Thread(target=engine.close)
     closing.start()
-    while engine.alive:
-        pass
+    until = time.monotonic() + SECONDS
+    while engine.alive and time.monotonic() < until:
+        time.sleep(0.01)
     with pytest.raises(Closed):
         engine.submit(job(9))
     painter.gate.set()

@@ -33,6 +33,10 @@ def studio(
     open_to_all: Annotated[
         bool, typer.Option("--open-to-all", help="no token, though others can reach it")
     ] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="name that a proxy in front goes by (repeat for several)"),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Paint label maps in the browser and see the pictures; also an HTTP API (/openapi.json)."""
@@ -51,4 +55,10 @@ def studio(
         raise ValueError(f"{error.name} is missing: pip install 'dpsims[studio]'") from error
     from dpsims.studio.hosted import host as load
 
-    serve(load(models or ["scenes"], device, maps), host, port, token)
+    serve(
+        load(models or ["scenes"], device, maps),
+        host,
+        port,
+        token,
+        [name.lower() for name in allow_host or ()],
+    )

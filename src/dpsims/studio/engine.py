@@ -15,12 +15,12 @@ from torch import Tensor
 
 from dpsims.generating import generate_sized
 from dpsims.models.layers import RegionNoise
-from dpsims.studio.limits import BATCH_WAIT, MAX_BATCH, MAX_QUEUE
+from dpsims.studio.limits import BATCH_WAIT, BATCH_WORK, MAX_BATCH, MAX_QUEUE, QUEUE_WORK
 from dpsims.synthesis import Synthesizer
 
 
 class QueueFull(Exception):
-    """MAX_QUEUE pictures wait already."""
+    """MAX_QUEUE pictures or QUEUE_WORK wait already."""
 
 
 class Closed(Exception):
@@ -42,10 +42,17 @@ class Job:
     region: Int[Tensor, "h w"] | None = None
     size: str = "auto"
     pictures: Future[Float[Tensor, "m 3 h w"]] = field(default_factory=Future)
+    abandoned: bool = False
+    """nobody waits any more: what is not generated yet need not be"""
 
     @property
     def count(self) -> int:
         return len(self.noise)
+
+    @property
+    def work(self) -> float:
+        """Of one picture: its pixels, and an eighth more for each region, as memory was measured."""
+        return self.label.numel() * (1 if self.region is None else 1 + self.noise.shape[1] / 8)
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -88,7 +95,8 @@ class Engine:
         with self._changed:
             if self._closing:
                 raise Closed
-            if self._count() + job.count > MAX_QUEUE:
+            work = sum(waiting.work for waiting in self._waiting if not waiting.pictures.cancelled())
+            if self._count() + job.count > MAX_QUEUE or work + job.work > QUEUE_WORK:
                 raise QueueFull
             self._waiting.append(job)
             self._changed.notify()
@@ -121,31 +129,38 @@ class Engine:
             while True:
                 self._move_fitting(batch)
                 left = until - time.monotonic()
-                full = sum(job.count for job in batch) >= self._max_batch
+                full = batch and sum(job.count for job in batch) >= self._room(batch[0])
                 if not batch or full or left <= 0 or self._closing:
                     return batch
                 self._changed.wait(left)
 
     def _move_fitting(self, batch: list[Job]) -> None:
         """From the queue into the batch; cancelled jobs leave the queue."""
-        room = self._max_batch - sum(job.count for job in batch)
+        count = sum(job.count for job in batch)
         kept: deque[Job] = deque()
         for job in self._waiting:
-            fits = not batch or (job.key == batch[0].key and job.count <= room)
+            fits = not batch or (job.key == batch[0].key and count + job.count <= self._room(job))
             if not fits:
                 kept.append(job)
             elif job.pictures.set_running_or_notify_cancel():
                 batch.append(job)
-                room -= job.count
+                count += job.count
         self._waiting = kept
+
+    def _room(self, job: Job) -> int:
+        """Pictures such as this job's that are generated at a time."""
+        return max(1, min(self._max_batch, int(BATCH_WORK / job.work)))
 
     def _generate(self, batch: list[Job]) -> None:
         begun = time.monotonic()
         try:
             pictures = self._pictures(batch)
-        except Exception as error:  # out of memory, say: the next batch may do
-            for job in batch:
-                job.pictures.set_exception(error)
+        except Exception as error:  # out of memory, say
+            if len(batch) == 1:
+                batch[0].pictures.set_exception(error)
+            else:  # one of them may be at fault, or all were too much
+                for job in batch:
+                    self._generate([job])
             return
         self._on_batch(batch[0].model, len(pictures), time.monotonic() - begun)
         for job, part in zip(batch, pictures.split([job.count for job in batch]), strict=True):
@@ -155,10 +170,12 @@ class Engine:
         label = torch.cat([job.label.expand(job.count, -1, -1) for job in batch])
         noise = torch.cat([job.noise for job in batch])
         regions = [job.region.expand(job.count, -1, -1) for job in batch if job.region is not None]
-        model, size = self._models[batch[0].model], batch[0].size
+        model, size, room = self._models[batch[0].model], batch[0].size, self._room(batch[0])
         parts = []
-        for i in range(0, len(label), self._max_batch):  # a job may ask for more pictures than a batch has
-            part = slice(i, i + self._max_batch)
+        for i in range(0, len(label), room):  # a job may ask for more pictures than a batch has
+            if all(job.abandoned for job in batch):
+                raise TimeoutError("nobody waits for these pictures any more")
+            part = slice(i, i + room)
             z = RegionNoise(noise[part], torch.cat(regions)[part]) if regions else noise[part]
             parts.append(generate_sized(model, label[part], z, size))
         return torch.cat(parts)

@@ -27,11 +27,15 @@ PROTECTED = ("/v1/", "/metrics")
 class Guard:
     """ASGI middleware. hosts: names that a request may address (None: any; another site's name that resolves
     to this machine is then let in). token: wanted by everything under PROTECTED, as `Authorization: Bearer
-    TOKEN`. Other sites' pages are refused by Origin, long bodies while they arrive.
+    TOKEN`. Other sites' pages are refused by Origin, but for those of `sites` (names that a proxy in front
+    goes by, which are hosts, too); long bodies are refused while they arrive.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None, hosts: Collection[str] | None) -> None:
-        self.app, self.token, self.hosts = app, token, hosts
+    def __init__(
+        self, app: ASGIApp, token: str | None, hosts: Collection[str] | None, sites: Collection[str] = ()
+    ) -> None:
+        self.app, self.token, self.sites = app, token, sites
+        self.hosts = None if hosts is None else {*hosts, *sites}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -67,7 +71,8 @@ class Guard:
         if self.hosts is not None and _name(host) not in self.hosts:
             return 400, f"this server is not {host!r}; use the address that `dpsims studio` printed"
         origin = headers.get("origin")
-        if origin is not None and origin.partition("://")[2] != host:
+        site = origin.partition("://")[2] if origin is not None else host
+        if site != host and _name(site) not in self.sites:
             return 403, "pages of other sites may not use this server"
         given = headers.get("authorization", "").removeprefix("Bearer ").encode()
         wanted = self.token.encode() if self.token is not None and path.startswith(PROTECTED) else given

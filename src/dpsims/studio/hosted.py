@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from dpsims.data.files import list_maps, read_label
 from dpsims.data.scenes import SCENES_SPACE, draw_scene
 from dpsims.models.generator import Generator
+from dpsims.models.layers import downsample_ids
+from dpsims.studio.limits import MAX_PIXELS
 from dpsims.synthesis import Synthesizer
 
 SCENE_SEEDS = (2_000_000_000, 2_000_000_004, 2_000_000_009, 2_000_000_011, 2_000_000_017, 2_000_000_023)
@@ -59,7 +62,20 @@ def host(paths: Sequence[str], device: str = "auto", maps: Path | None = None) -
 
 
 def _of_files(files: Sequence[Path], synthesizer: Synthesizer) -> list[Example]:
-    return [Example(file.stem, lambda file=file: read_label(file, synthesizer.space)) for file in files]
+    return [Example(file.stem, lambda file=file: _fitting(file, synthesizer)) for file in files]
+
+
+def _fitting(file: Path, synthesizer: Synthesizer) -> np.ndarray:
+    """The map, scaled down to MAX_PIXELS where it has more. ValueError names the file, not its folder."""
+    try:
+        label = read_label(file, synthesizer.space)
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(file), file.name)) from error
+    rest = (MAX_PIXELS / label.size) ** 0.5
+    if rest >= 1:
+        return label
+    height, width = (int(side * rest) for side in label.shape)
+    return downsample_ids(torch.from_numpy(label)[None], (height, width))[0].numpy()
 
 
 def _of_scenes(synthesizer: Synthesizer) -> list[Example]:

@@ -13,12 +13,18 @@ MAX_WORK = 4 * MAX_PIXELS
 """pixels times pictures of one request"""
 MAX_REGIONS = 32
 """regions of one map that have noise of their own"""
+MAX_REGION_WORK = 8 * MAX_PIXELS
+"""pixels times regions of one request: attention by region holds a number for each such pair"""
 MAX_BODY = 8 * 1024 * 1024
 """bytes of a request's body"""
 MAX_QUEUE = 128
 """pictures that wait to be generated"""
 MAX_BATCH = 8
 """pictures generated at a time"""
+BATCH_WORK = MAX_PIXELS
+"""pixels (with regions more, see `Job.work`) generated at a time, or one picture: bounds memory"""
+QUEUE_WORK = 64 * MAX_PIXELS
+"""the same, waiting"""
 BATCH_WAIT = 0.004
 """seconds that a request waits for others of its size"""
 REQUEST_SECONDS = 60.0

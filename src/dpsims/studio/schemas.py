@@ -24,6 +24,7 @@ class ModelInfo(BaseModel):
     """A model and what it understands."""
 
     name: str = Field(description="what requests call it")
+    digest: str = Field(description="digest of its weights")
     classes: list[ClassInfo]
     unlabelled: ClassInfo = Field(description="stands for pixels without a class")
     height: int = Field(description="pixels; the size of picture that it was trained at")

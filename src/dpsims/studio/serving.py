@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Mapping
+import urllib.parse
+from collections.abc import Collection, Mapping
 
 import uvicorn
 
@@ -28,15 +29,22 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 
 def serve(
-    models: Mapping[str, Hosted], host: str, port: int, token: str | None, max_batch: int = MAX_BATCH
+    models: Mapping[str, Hosted],
+    host: str,
+    port: int,
+    token: str | None,
+    sites: Collection[str] = (),
+    max_batch: int = MAX_BATCH,
 ) -> None:
     """Serve until SIGINT or SIGTERM; what was accepted is finished. Prints the address once it answers."""
     listening = open_socket(host, port)
     # another site's name that resolves to this machine must not reach a server without a token
     hosts = {*LOOPBACK, host.lower()} if host in LOOPBACK else None
-    app = create_app(models, token, hosts, max_batch)
-    name = f"[{host}]" if ":" in host else host
-    address = f"http://{name}:{listening.getsockname()[1]}/" + (f"#token={token}" if token else "")
+    app = create_app(models, token, hosts, sites, max_batch)
+    name = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    address = f"http://{name}:{listening.getsockname()[1]}/"
+    if token:
+        address += f"#token={urllib.parse.quote(token, safe='')}"
     config = uvicorn.Config(
         app,
         log_level="warning",

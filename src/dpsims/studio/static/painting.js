@@ -1,7 +1,8 @@
 // A label map that is painted on, its regions with noise of their own, and its history.
 
 const HISTORY_BYTES = 64 * 1024 * 1024;
-export const MAX_REGIONS = 32;
+export const MAX_REGIONS = 32; // these two as the server's
+export const MAX_PIXELS = 1024 * 1024;
 
 export class Painting {
   constructor(width, height, labels) {
@@ -13,11 +14,13 @@ export class Painting {
     this.regionSeeds = []; // of regions 1, 2 ...
     this.past = [];
     this.future = [];
+    this.dropped = [];
   }
 
   // to be called before a change that can be undone
   keep() {
     this.past.push(this.#state());
+    this.dropped = this.future; // until the change is there to stay
     this.future = [];
     const most = Math.max(2, Math.floor(HISTORY_BYTES / (3 * this.labels.length)));
     if (this.past.length > most) this.past.shift();
@@ -33,11 +36,21 @@ export class Painting {
 
   // takes back the change begun with the last keep(), without a redo
   cancel() {
-    if (this.past.length) this.#restore(this.past.pop());
+    if (!this.past.length) return;
+    this.#restore(this.past.pop());
+    this.future = this.dropped;
+  }
+
+  // another map in the place of this one, which undo brings back
+  replace({ width, height, labels }) {
+    this.keep();
+    Object.assign(this, { width, height, labels, opened: labels.slice(), regions: new Uint8Array(labels.length), regionSeeds: [] });
   }
 
   #state() {
-    return { labels: this.labels.slice(), regions: this.regions.slice(), regionSeeds: [...this.regionSeeds] };
+    const { width, height, opened } = this;
+    const copies = { labels: this.labels.slice(), regions: this.regions.slice(), regionSeeds: [...this.regionSeeds] };
+    return { width, height, opened, ...copies };
   }
 
   #restore(state) {

@@ -18,14 +18,15 @@ export class Refusal extends Error {
   }
 }
 
+const PATIENCE = 70000; // ms, a little more than the server's own
+
 async function ask(path, options = {}) {
   const token = sessionStorage.getItem("token");
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   let answer;
   try {
-    answer = await fetch(path, { ...options, headers });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
+    answer = await fetch(path, { ...options, headers, signal: AbortSignal.timeout(PATIENCE) });
+  } catch {
     throw new Refusal(0, "the server cannot be reached", 2);
   }
   if (answer.ok) return answer;
@@ -67,7 +68,7 @@ export async function readMap(file, model) {
 }
 
 // wish: {model, width, height, labels, seed, blendSeed, blend, regions, regionSeeds, size}
-export async function generate(wish, { zip = false, signal } = {}) {
+export async function generate(wish, { zip = false } = {}) {
   const { model, width, height } = wish;
   const ids = [...model.classes.map((c) => c.id), model.unlabelled.id ?? model.classes[0].id];
   const form = new FormData();
@@ -79,10 +80,10 @@ export async function generate(wish, { zip = false, signal } = {}) {
     form.append("blend_seed", wish.blendSeed);
     form.append("blend", wish.blend);
   }
-  if (wish.regionSeeds.length) {
+  if (wish.regionSeeds.length && model.region_noise) {
     form.append("regions", await greyPng(wish.regions, width, height), "regions.png");
     for (const seed of wish.regionSeeds) form.append("region_seeds", seed);
   }
   if (zip) form.append("format", "zip");
-  return (await ask("/v1/generate", { method: "POST", body: form, signal })).blob();
+  return (await ask("/v1/generate", { method: "POST", body: form })).blob();
 }

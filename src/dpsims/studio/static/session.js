@@ -1,5 +1,6 @@
 // A session as text: what is needed to see the same picture again.
 
+import { MAX_PIXELS, MAX_REGIONS } from "./painting.js";
 import { deflate, inflate } from "./png.js";
 
 const FORMAT = 1;
@@ -21,28 +22,36 @@ async function pack(array) {
 export async function toJson(wish) {
   const { width, height, seed, blendSeed, blend, regionSeeds, size } = wish;
   const regions = regionSeeds.length ? await pack(wish.regions) : null;
-  const names = wish.model.classes.map((c) => c.name);
-  const values = { format: FORMAT, model: wish.model.name, classes: names, width, height, seed, blendSeed, blend, size };
-  return JSON.stringify({ ...values, regionSeeds, labels: await pack(wish.labels), regions });
+  const { name: model, digest, classes } = wish.model;
+  const values = { format: FORMAT, model, digest, classes: classes.map((c) => c.name), width, height };
+  return JSON.stringify({ ...values, seed, blendSeed, blend, regionSeeds, size, labels: await pack(wish.labels), regions });
 }
 
-// raises Error for what is no session; a model that is not here is the caller's affair
+// raises Error for what is no session, with a number out of range, or of a map that does not fit; a model that is
+// not here is the caller's affair
 export async function fromJson(text) {
   let values, labels, regions;
   try {
     values = JSON.parse(text);
+    if (values.format > FORMAT) throw new Newer("this session was saved by a newer studio");
     labels = new Uint16Array((await inflate(fromBase64(values.labels))).buffer);
     regions = values.regions ? await inflate(fromBase64(values.regions)) : new Uint8Array(labels.length);
-  } catch {
-    throw new Error("this is no session of the studio, or a damaged one");
+  } catch (error) {
+    throw error instanceof Newer ? error : new Error("this is no session of the studio, or a damaged one");
   }
-  if (values.format > FORMAT) throw new Error("this session was saved by a newer studio");
-  const pixels = values.width * values.height;
-  const whole = [values.width, values.height, values.seed, values.blendSeed, ...values.regionSeeds].every(Number.isInteger);
-  const fits = labels.length === pixels && regions.length === pixels;
-  if (!whole || !fits || !regions.every((k) => k <= values.regionSeeds.length))
-    throw new Error("this session is damaged: its map does not fit its size");
+  if (!isWhole(values, labels, regions)) throw new Error("this session is damaged: its numbers or its map do not fit");
   return { ...values, labels, regions };
+}
+
+class Newer extends Error {}
+
+function isWhole({ width, height, seed, blendSeed, blend, regionSeeds, size, classes }, labels, regions) {
+  const sides = [width, height].every((side) => Number.isInteger(side) && side >= 8) && width * height <= MAX_PIXELS;
+  if (!sides || labels.length !== width * height || regions.length !== labels.length) return false;
+  if (!Array.isArray(regionSeeds) || regionSeeds.length > MAX_REGIONS || !Array.isArray(classes)) return false;
+  const seeds = [seed, blendSeed, ...regionSeeds].every((n) => Number.isInteger(n) && n >= 0 && n < 2 ** 32);
+  const rest = blend >= 0 && blend <= 1 && ["auto", "map", "model"].includes(size);
+  return seeds && rest && regions.every((n) => n <= regionSeeds.length) && labels.every((n) => n <= classes.length);
 }
 
 export async function toFragment(wish) {

@@ -1,30 +1,31 @@
-// The page: its state, its controls, and when a picture is asked for.
+// The page: its state and its controls.
 
-import { MAX_REGIONS, Painting } from "./painting.js";
+import { Asking, failed, say } from "./asking.js";
+import { listen } from "./keys.js";
+import { MAX_PIXELS, MAX_REGIONS, Painting } from "./painting.js";
 import * as server from "./server.js";
 import * as session from "./session.js";
 import { Tools } from "./tools.js";
 import { View } from "./view.js";
 
-const PAUSE = 16; // ms after a change until a picture is asked for: about a frame
 const VARIATIONS = 6;
 const MAX_LINK = 30000; // letters that browsers and messengers take
-const MAX_PIXELS = 1024 * 1024; // as the server's
 
 const $ = (id) => document.getElementById(id);
-const state = { models: [], model: null, painting: null, klass: 0, lastClass: 0, name: "map" };
+const state = { models: [], model: null, painting: null, klass: 0, lastClass: 0 };
 const view = new View($("map"), $("picture"));
+const asking = new Asking(wish, show);
+const tell = (action) => asking.tell(action);
 const tools = new Tools(view, {
   painting: () => state.painting,
   klass: () => state.klass,
   setClass: chooseClass,
   size: () => Number($("size").value),
+  begin,
   changed,
   resample,
   hover: (index) => { $("under").textContent = index === null ? "" : className(index); },
 });
-
-// ---- what is wanted, and getting it
 
 function wish() {
   const { model, painting } = state;
@@ -38,98 +39,54 @@ function number(id) {
   return Math.min(Number(field.max), Math.max(Number(field.min), value));
 }
 
-let wanted = 0; // counts changes
-let shown = 0; // the change whose picture is seen
-let asking = false;
-let acting = 0; // controls' actions that go on
-let timer = null;
+// whether the picture is of what is there
+function show(bitmap, { model, width, height }) {
+  const { painting } = state;
+  if (model !== state.model || width !== painting.width || height !== painting.height) return false;
+  view.setPicture(bitmap);
+  return true;
+}
 
+// before a change of the map
+function begin() {
+  say(""); // what was said is seen
+  view.keepBefore();
+  state.painting.keep();
+}
+
+// after each part of it
 function changed() {
   view.recolor();
   $("undo").disabled = !state.painting.past.length;
   $("redo").disabled = !state.painting.future.length;
-  $("reset-regions").hidden = !state.painting.regionSeeds.length;
-  $("strip").classList.add("stale");
+  $("reset-regions").disabled = !state.painting.regionSeeds.length;
   ask();
 }
 
-function ask(pause = PAUSE) {
-  wanted++;
-  mark();
-  performance.mark(`change ${wanted}`);
-  if (timer === null && !asking) timer = setTimeout(refresh, pause);
-}
-
-// One request at a time, always of the newest state: no older answer can overwrite a newer one.
-async function refresh() {
-  timer = null;
-  asking = true;
-  const number = wanted, model = state.model, begun = performance.now();
-  let pause = 0;
-  try {
-    const bitmap = await createImageBitmap(await server.generate(wish()));
-    if (model === state.model) {
-      const shownBefore = shown;
-      view.setPicture(bitmap);
-      shown = number;
-      document.body.dataset.shown = number;
-      performance.measure("from change to picture", { start: `change ${number}`, detail: number });
-      performance.clearMeasures(); // observers have seen it
-      for (let old = number; old > shownBefore; old--) performance.clearMarks(`change ${old}`);
-      $("timing").textContent = `${Math.round(performance.now() - begun)} ms`;
-      say("");
-    }
-  } catch (error) {
-    pause = await failed(error);
-    if (pause === null) shown = number; // asking the same again would not help
-  } finally {
-    asking = false;
-    mark();
-  }
-  if (wanted > shown) timer = setTimeout(refresh, pause ?? 0);
-}
-
-// whether anything is on its way
-function mark() {
-  document.body.classList.toggle("busy", wanted > shown || acting > 0);
-}
-
-// says why; ms until it is worth another try, or null
-async function failed(error) {
-  if (error.status === 401 && server.askForToken()) return 0;
-  say(error.message, true);
-  return error.retryAfter === null || error.retryAfter === undefined ? null : 1000 * error.retryAfter;
-}
-
-function say(text, problem = false) {
-  $("status").textContent = text;
-  $("status").classList.toggle("problem", problem);
-}
-
-// runs a control's action; what goes wrong is said
-function tell(action) {
-  return async (...given) => {
-    acting++;
-    mark();
-    try {
-      await action(...given);
-    } catch (error) {
-      await failed(error);
-    } finally {
-      acting--;
-      mark();
-    }
-  };
+function ask() {
+  $("strip").classList.add("stale");
+  if (location.hash) history.replaceState(null, "", location.pathname); // it was of another state
+  asking.ask();
 }
 
 // ---- maps, models, sessions
 
-function openMap({ name, width, height, labels }) {
-  state.name = name;
-  state.painting = new Painting(width, height, labels);
-  tools.leavePolygon();
+let opening = 0; // counts what is opened: what comes late is not wanted any more
+
+// runs `fetch`, then `open` with its result, unless something else was opened meanwhile
+async function openNewest(fetch, open) {
+  const mine = ++opening;
+  const result = await fetch();
+  if (mine === opening) open(result);
+}
+
+// a map of the chosen model's classes; undo brings back the one before
+function openMap(map) {
   view.clearPictures();
-  view.show(state.painting, palette());
+  tools.leavePolygon();
+  if (state.painting) state.painting.replace(map);
+  else state.painting = new Painting(map.width, map.height, map.labels);
+  view.show(state.painting, palette(), true);
   changed();
 }
 
@@ -140,54 +97,86 @@ function palette() {
   return colors;
 }
 
-function chooseModel(name) {
-  state.model = state.models.find((model) => model.name === name) ?? state.models[0];
-  $("model").value = state.model.name;
-  const options = state.model.examples.map((title, i) => new Option(title, i));
-  $("examples").replaceChildren(new Option("…", ""), ...options);
-  $("examples").disabled = !options.length;
-  for (const button of document.querySelectorAll('[data-tool="resample"]')) button.disabled = !state.model.region_noise;
-  listClasses();
-  chooseClass(0);
+function sameClasses(one, other) {
+  return JSON.stringify(one.classes) === JSON.stringify(other.classes);
 }
 
-async function startWith(model) {
-  const same = state.painting && JSON.stringify(state.model.classes) === JSON.stringify(model.classes);
-  chooseModel(model.name);
-  if (same) {
-    if (!model.region_noise) resetRegions();
-    else ask(0);
-  } else if (model.examples.length) {
-    openMap(await server.example(model, 0));
-  } else {
-    openMap(blank(2 * model.width, 2 * model.height, 0));
+// chooses the model and, where its classes are others, opens `map`
+function chooseModel(model, map = null) {
+  const others = !state.model || !sameClasses(state.model, model);
+  if (others) state.painting = null; // its history is of other classes
+  state.model = model;
+  $("model").value = model.name;
+  const options = model.examples.map((title, i) => new Option(title, i));
+  $("examples").replaceChildren(new Option("…", ""), ...options);
+  $("examples").disabled = !options.length;
+  for (const button of document.querySelectorAll('[data-tool="resample"]')) button.disabled = !model.region_noise;
+  listClasses();
+  chooseClass(0);
+  if (map !== null) openMap(map);
+  else ask();
+}
+
+// its first example that can be read, or a blank map
+async function firstMap(model) {
+  for (let i = 0; i < model.examples.length && i < 3; i++) {
+    try {
+      return await server.example(model, i);
+    } catch (error) {
+      if (error.status === 401 || error.status === 0) throw error;
+      say(error.message, true);
+    }
+  }
+  return blank(2 * model.width, 2 * model.height, 0);
+}
+
+async function switchModel(model) {
+  if (sameClasses(state.model, model)) {
+    opening++;
+    chooseModel(model);
+    return;
+  }
+  const painted = state.painting.past.length > 0;
+  if (painted && !confirm(`${model.name} has other classes: the painted map cannot stay. Go on?`)) {
+    $("model").value = state.model.name;
+    return;
+  }
+  try {
+    await openNewest(() => firstMap(model), (map) => chooseModel(model, map));
+  } finally {
+    $("model").value = state.model.name;
   }
 }
 
 function blank(width, height, value) {
-  return { name: "blank", width, height, labels: new Uint16Array(width * height).fill(value) };
+  const fit = Math.min(1, Math.sqrt(MAX_PIXELS / (width * height)));
+  const [w, h] = [width, height].map((side) => Math.max(8, Math.floor(side * fit)));
+  return { width: w, height: h, labels: new Uint16Array(w * h).fill(value) };
 }
 
 async function openFile(file) {
-  if (file.name.endsWith(".json")) restore(await session.fromJson(await file.text()));
-  else openMap(await server.readMap(file, state.model));
-  say(`opened ${file.name}`);
+  const isSession = file.name.endsWith(".json");
+  const read = isSession ? async () => session.fromJson(await file.text()) : () => server.readMap(file, state.model);
+  await openNewest(read, (content) => {
+    const note = isSession ? restore(content) : openMap(content);
+    say(note ?? `opened ${file.name}`);
+  });
 }
 
+// gives what is to be said, or nothing; raises Error for a session that is not of a model here
 function restore(values) {
   const model = state.models.find((item) => item.name === values.model);
   if (!model) throw new Error(`this session is of the model ${values.model}, which is not here`);
   if (JSON.stringify(model.classes.map((c) => c.name)) !== JSON.stringify(values.classes))
     throw new Error(`this session is of another model named ${values.model}: its classes differ`);
-  if (!values.labels.every((index) => index <= model.classes.length)) throw new Error("this session is damaged");
-  chooseModel(model.name);
+  chooseModel(model, values);
   $("seed").value = values.seed;
   $("blend-seed").value = values.blendSeed;
   $("blend").value = 100 * values.blend;
   $("works-at").value = values.size;
-  openMap({ name: "session", ...values });
   Object.assign(state.painting, { regions: values.regions, regionSeeds: values.regionSeeds });
   changed();
+  return model.digest === values.digest ? null : `${model.name} has other weights than when this was saved: the picture differs`;
 }
 
 function download(blob, name) {
@@ -212,15 +201,19 @@ async function copyLink() {
 
 // ---- noise
 
+function setSeed(id, seed) {
+  view.keepBefore();
+  $(id).value = seed;
+  ask();
+}
+
 function dice(id) {
-  $(id).value = crypto.getRandomValues(new Uint32Array(1))[0];
-  ask(0);
+  setSeed(id, crypto.getRandomValues(new Uint32Array(1))[0]);
 }
 
 function resample(pixels) {
-  state.painting.keep();
-  const seed = crypto.getRandomValues(new Uint32Array(1))[0];
-  if (!state.painting.resample(pixels, seed)) {
+  begin();
+  if (!state.painting.resample(pixels, crypto.getRandomValues(new Uint32Array(1))[0])) {
     state.painting.cancel();
     say(`there are ${MAX_REGIONS} resampled areas already; reset them, or undo`, true);
     return;
@@ -229,34 +222,44 @@ function resample(pixels) {
 }
 
 function resetRegions() {
-  state.painting.keep();
+  begin();
   state.painting.regions.fill(0);
   state.painting.regionSeeds = [];
   changed();
 }
 
+let varying = 0;
+
 async function vary() {
-  const seeds = [...crypto.getRandomValues(new Uint32Array(VARIATIONS))];
-  const wishes = seeds.map((seed) => ({ ...wish(), labels: state.painting.labels.slice(), seed, blend: 0 }));
-  const strip = $("strip");
+  const mine = ++varying, at = asking.wanted, now = wish();
+  const kept = { labels: now.labels.slice(), regions: now.regions.slice(), blend: 0 };
+  const wishes = [...crypto.getRandomValues(new Uint32Array(VARIATIONS))].map((seed) => ({ ...now, ...kept, seed }));
   const pictures = await Promise.all(wishes.map((item) => server.generate(item))); // one batch, on the server
-  for (const image of strip.querySelectorAll("img")) URL.revokeObjectURL(image.src);
-  strip.replaceChildren(...pictures.map((blob, i) => {
-    const button = document.createElement("button");
-    const image = document.createElement("img");
-    image.src = URL.createObjectURL(blob);
-    image.alt = "";
-    button.append(image);
-    button.ariaLabel = `Take variation ${i + 1}, seed ${seeds[i]}`;
-    button.addEventListener("click", () => {
-      $("seed").value = seeds[i];
-      $("blend").value = 0;
-      ask(0);
-    });
-    return button;
-  }));
-  strip.hidden = false;
-  strip.classList.remove("stale");
+  if (mine !== varying) return;
+  clearStrip();
+  $("choices").replaceChildren(...pictures.map((blob, i) => choice(blob, wishes[i].seed, i + 1)));
+  $("strip").hidden = false;
+  $("strip").classList.toggle("stale", asking.wanted !== at);
+}
+
+function choice(blob, seed, number) {
+  const button = document.createElement("button");
+  const image = document.createElement("img");
+  image.src = URL.createObjectURL(blob);
+  image.alt = "";
+  button.append(image);
+  button.ariaLabel = `Take variation ${number}, seed ${seed}`;
+  button.addEventListener("click", () => {
+    $("blend").value = 0;
+    setSeed("seed", seed);
+  });
+  return button;
+}
+
+function clearStrip() {
+  for (const image of $("choices").querySelectorAll("img")) URL.revokeObjectURL(image.src);
+  $("choices").replaceChildren();
+  $("strip").hidden = true;
 }
 
 // ---- classes
@@ -304,10 +307,19 @@ function chooseTool(name) {
   for (const button of $("tools").children) button.ariaPressed = String(button.dataset.tool === name);
 }
 
-function swap(ok) {
-  if (!ok) return;
-  view.show(state.painting, palette());
+function swap(direction) {
+  const { width, height } = state.painting;
+  view.keepBefore();
+  if (!state.painting[direction]()) return;
+  const resized = width !== state.painting.width || height !== state.painting.height;
+  if (resized) view.clearPictures();
+  view.show(state.painting, palette(), resized);
   changed();
+}
+
+function before(held) {
+  view.showBefore = held;
+  view.draw();
 }
 
 // ---- controls
@@ -315,12 +327,13 @@ function swap(ok) {
 function controls() {
   for (const button of $("tools").children) button.addEventListener("click", () => chooseTool(button.dataset.tool));
   const clicks = {
-    undo: () => swap(state.painting.undo()),
-    redo: () => swap(state.painting.redo()),
+    undo: () => swap("undo"),
+    redo: () => swap("redo"),
     dice: () => dice("seed"),
     "blend-dice": () => dice("blend-seed"),
     "reset-regions": resetRegions,
     vary: tell(vary),
+    "close-strip": clearStrip,
     "zoom-in": () => view.zoom(1.25),
     "zoom-out": () => view.zoom(0.8),
     "zoom-fit": () => view.fit(),
@@ -332,18 +345,22 @@ function controls() {
     download: tell(async () => download(await server.generate(wish(), { zip: true }), "dpsims-picture.zip")),
   };
   for (const [id, action] of Object.entries(clicks)) $(id).addEventListener("click", action);
-  for (const id of ["seed", "blend-seed", "blend", "works-at"]) $(id).addEventListener("input", () => ask());
+  for (const id of ["seed", "blend-seed", "blend", "works-at"]) {
+    $(id).addEventListener("focus", () => view.keepBefore());
+    $(id).addEventListener("input", ask);
+  }
   $("search").addEventListener("input", search);
   $("opacity").addEventListener("input", () => { view.opacity = $("opacity").value / 100; view.draw(); });
   $("outlines").addEventListener("change", () => { view.outlines = $("outlines").checked; view.recolor(); });
-  $("model").addEventListener("change", tell(() => startWith(state.models.find((m) => m.name === $("model").value))));
+  $("model").addEventListener("change", tell(() => switchModel(state.models.find((m) => m.name === $("model").value))));
   $("examples").addEventListener("change", tell(async () => {
-    if ($("examples").value !== "") openMap(await server.example(state.model, Number($("examples").value)));
+    const chosen = $("examples").value;
+    if (chosen !== "") await openNewest(() => server.example(state.model, Number(chosen)), openMap);
   }));
   $("file").addEventListener("change", tell(async () => {
     const [file] = $("file").files;
-    $("file").value = "";
     if (file) await openFile(file);
+    $("file").value = "";
   }));
   $("new-map").addEventListener("close", () => {
     if ($("new-map").returnValue !== "make") return;
@@ -351,9 +368,8 @@ function controls() {
     if (width * height > MAX_PIXELS) say(`at most ${MAX_PIXELS.toLocaleString("en")} pixels`, true);
     else openMap(blank(width, height, state.klass));
   });
-  const hold = (on) => () => { view.showBefore = on; view.draw(); };
-  $("before").addEventListener("pointerdown", hold(true));
-  for (const end of ["pointerup", "pointerleave", "blur"]) $("before").addEventListener(end, hold(false));
+  for (const start of ["pointerdown", "keydown"]) $("before").addEventListener(start, () => before(true));
+  for (const end of ["pointerup", "pointerleave", "blur", "keyup"]) $("before").addEventListener(end, () => before(false));
   document.addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("dropping"); });
   document.addEventListener("dragleave", () => document.body.classList.remove("dropping"));
   document.addEventListener("drop", tell(async (event) => {
@@ -362,6 +378,9 @@ function controls() {
     if (event.dataTransfer.files.length) await openFile(event.dataTransfer.files[0]);
   }));
   window.addEventListener("hashchange", tell(restoreFromAddress));
+  window.addEventListener("beforeunload", (event) => {
+    if (state.painting?.past.length && !location.hash) event.preventDefault(); // with a link, nothing is lost
+  });
 }
 
 function askForBlank() {
@@ -371,86 +390,65 @@ function askForBlank() {
   $("new-map").showModal();
 }
 
-const TOOL_KEYS = { b: "brush", e: "eraser", f: "fill", r: "rectangle", p: "polygon", i: "pick", l: "resample", h: "pan" };
-const KEYS = {
-  "[": () => resize(0.8), "]": () => resize(1.25), d: () => dice("seed"), v: tell(vary), x: () => chooseClass(state.lastClass),
-  "/": () => $("search").focus(), "?": () => $("keys").showModal(), "+": () => view.zoom(1.25), "=": () => view.zoom(1.25),
-  "-": () => view.zoom(0.8), ")": () => view.fit(), Enter: () => tools.closePolygon(), Escape: () => tools.leavePolygon(),
-  o: () => $("outlines").click(),
-};
-
 function resize(factor) {
   const field = $("size"), value = Number(field.value);
   field.value = factor > 1 ? Math.max(value + 1, value * factor) : Math.min(value - 1, value * factor);
 }
 
-function keyDown(event) {
-  if (event.target.matches("input:not([type=range]):not([type=checkbox]), select") || document.querySelector("dialog[open]")) return;
-  if (event.key === "Enter" && event.target.matches("button")) return;
-  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  if (event.ctrlKey || event.metaKey) {
-    if (key === "z") swap(event.shiftKey ? state.painting.redo() : state.painting.undo());
-    else if (key === "y") swap(state.painting.redo());
-    else return;
-  } else if (event.altKey) {
-    return;
-  } else if (key === " " && !event.target.matches("button")) {
-    tools.panning = true;
-  } else if (key === "\\") {
-    view.showBefore = true;
-    view.draw();
-  } else if (TOOL_KEYS[key]) {
-    const button = document.querySelector(`[data-tool="${TOOL_KEYS[key]}"]`);
-    if (!button.disabled) chooseTool(TOOL_KEYS[key]);
-  } else if (event.code === "Digit0" && event.shiftKey) {
-    view.fit();
-  } else if (/^[0-9]$/.test(key)) {
-    const chosen = $("palette").children[(Number(key) + 9) % 10];
-    if (chosen) chosen.click();
-  } else if (KEYS[key]) {
-    KEYS[key]();
-  } else {
-    return;
-  }
-  event.preventDefault();
-}
-
-function keyUp(event) {
-  if (event.key === " ") tools.panning = false;
-  if (event.key === "\\") {
-    view.showBefore = false;
-    view.draw();
-  }
+function keys() {
+  const named = {
+    "[": () => resize(0.8), "]": () => resize(1.25), d: () => dice("seed"), v: tell(vary), x: () => chooseClass(state.lastClass),
+    "/": () => $("search").focus(), "?": () => $("keys").showModal(), "+": () => view.zoom(1.25), "=": () => view.zoom(1.25),
+    "-": () => view.zoom(0.8), fit: () => view.fit(), Enter: () => tools.closePolygon(), Escape: () => tools.leavePolygon(),
+    o: () => $("outlines").click(),
+  };
+  listen({
+    tool: (name) => { if (!document.querySelector(`[data-tool="${name}"]`).disabled) chooseTool(name); },
+    class: (i) => $("palette").children[i]?.click(),
+    undo: () => swap("undo"),
+    redo: () => swap("redo"),
+    hand: (held) => { tools.panning = held; },
+    before,
+    keys: named,
+  });
 }
 
 async function restoreFromAddress() {
   const text = new URLSearchParams(location.hash.slice(1)).get("session");
-  if (text) restore(await session.fromFragment(text));
-  return Boolean(text);
+  if (!text) return false;
+  await openNewest(() => session.fromFragment(text), (values) => {
+    const note = restore(values);
+    if (note) say(note);
+  });
+  return true;
 }
 
 async function start() {
   try {
     state.models = await server.models();
+    $("model").replaceChildren(...state.models.map((model) => new Option(model.name, model.name)));
+    say("");
+    let problem = null;
+    try {
+      if (await restoreFromAddress()) return begun();
+    } catch (error) {
+      problem = error; // to be said once there is something to see
+    }
+    const map = await firstMap(state.models[0]);
+    chooseModel(state.models[0], map);
+    if (problem) say(problem.message, true);
+    begun();
   } catch (error) {
     const pause = await failed(error);
     if (pause !== null) setTimeout(start, pause);
-    return;
   }
-  $("model").replaceChildren(...state.models.map((model) => new Option(model.name, model.name)));
-  document.addEventListener("keydown", keyDown);
-  document.addEventListener("keyup", keyUp);
+}
+
+function begun() {
   controls();
+  keys();
   chooseTool("brush");
-  say("");
-  try {
-    if (await restoreFromAddress()) return;
-  } catch (error) {
-    await startWith(state.models[0]);
-    say(error.message, true);
-    return;
-  }
-  await tell(startWith)(state.models[0]);
+  changed();
 }
 
 start();

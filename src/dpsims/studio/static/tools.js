@@ -3,14 +3,15 @@
 const PEN_ERASER = 32; // of PointerEvent.buttons
 
 export class Tools {
-  // on: {painting(), klass(), setClass(index), size(), changed(), resample(pixels), hover(index or null)}
+  // on: {painting(), klass(), setClass(index), size(), begin(), changed(), resample(pixels), hover(index or null)};
+  // begin() before a change that can be undone, changed() after each part of it
   constructor(view, on) {
     this.view = view;
     this.on = on;
     this.tool = "brush";
     this.panning = false; // while space is held
     this.pointers = new Map(); // of touches: id -> [x, y]
-    this.stroke = null; // {tool, last, points, changed}
+    this.stroke = null; // {id, pen, tool, first, last, points}
     this.corners = []; // of a polygon
     const [map, picture] = view.panes;
     for (const pane of view.panes) {
@@ -44,94 +45,98 @@ export class Tools {
     const points = this.corners.filter(([x, y], i, all) => !i || Math.hypot(x - all[i - 1][0], y - all[i - 1][1]) > 0.01);
     this.leavePolygon();
     if (points.length < 3) return;
-    this.on.painting().keep();
+    this.on.begin();
     this.on.painting().polygon(points, this.on.klass());
     this.on.changed();
   }
 
   #down(event, onMap) {
+    if (event.pointerType === "touch" && this.stroke?.pen) return; // the palm beside the pen
     event.target.setPointerCapture(event.pointerId);
     if (onMap) event.target.focus({ preventScroll: true });
     if (event.pointerType === "touch") {
       this.pointers.set(event.pointerId, this.view.place(event));
-      if (this.pointers.size === 2) { // two fingers: no stroke, but zoom and move
+      if (this.pointers.size >= 2) { // two fingers: no stroke, but zoom and move
         this.#dropStroke();
         return;
       }
     }
-    const hand = !onMap || this.panning || this.tool === "pan" || event.button === 1;
-    if (hand) {
-      this.stroke = { tool: "pan", last: this.view.place(event) };
+    if (this.stroke) {
+      if (event.pointerType !== "pen") return; // one stroke at a time
+      this.#dropStroke();
+    }
+    const point = this.view.point(event);
+    const owner = { id: event.pointerId, pen: event.pointerType === "pen", first: point, last: point };
+    if (!onMap || this.panning || this.tool === "pan" || event.button === 1) {
+      this.stroke = { ...owner, tool: "pan", last: this.view.place(event) };
       return;
     }
-    if (event.button !== 0 && !(event.buttons & PEN_ERASER)) return;
-    const point = this.view.point(event), painting = this.on.painting();
-    const tool = event.buttons & PEN_ERASER ? "eraser" : this.tool;
-    if (tool === "brush" || tool === "eraser") {
-      painting.keep();
-      this.stroke = { tool, last: point };
-      this.#draw(point);
-    } else if (tool === "fill") {
-      if (!this.#inside(point)) return;
-      painting.keep();
-      painting.fill(...point, this.on.klass());
-      this.on.changed();
-    } else if (tool === "pick") {
-      if (this.#inside(point)) this.on.setClass(painting.at(...point));
-    } else if (tool === "polygon") {
-      this.#corner(point);
-    } else {
-      this.stroke = { tool, first: point, last: point, points: [point] };
+    const erasing = event.buttons & PEN_ERASER;
+    if (event.button !== 0 && !erasing) return;
+    this.stroke = { ...owner, tool: erasing ? "eraser" : this.tool, points: [point] };
+    if (this.stroke.tool === "brush" || this.stroke.tool === "eraser") {
+      this.on.begin();
+      this.#draw([point]);
     }
   }
 
   #move(event, onMap) {
     const place = this.view.place(event);
     if (this.pointers.has(event.pointerId)) {
-      if (this.pointers.size === 2) {
-        this.#pinch(event.pointerId, place);
+      if (this.pointers.size >= 2) {
+        if (this.pointers.size === 2) this.#pinch(event.pointerId, place);
         return;
       }
       this.pointers.set(event.pointerId, place);
     }
-    const point = this.view.point(event);
+    const point = this.view.point(event), stroke = this.stroke;
     if (onMap) this.#hover(point);
-    const stroke = this.stroke;
     if (!stroke) {
       if (this.tool === "polygon" && this.corners.length) this.#mark([...this.corners, point]);
       return;
     }
+    if (stroke.id !== event.pointerId) return;
     if (stroke.tool === "pan") {
       this.view.pan(place[0] - stroke.last[0], place[1] - stroke.last[1]);
       stroke.last = place;
     } else if (stroke.tool === "brush" || stroke.tool === "eraser") {
       const passed = event.getCoalescedEvents?.() ?? [];
-      for (const item of passed.length ? passed : [event]) this.#draw(this.view.point(item, event.target));
+      this.#draw((passed.length ? passed : [event]).map((item) => this.view.point(item, event.target)));
     } else if (stroke.tool === "rectangle") {
       const [[x0, y0], [x1, y1]] = [stroke.first, point];
       stroke.last = point;
       this.#mark([[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]);
-    } else {
+    } else if (stroke.tool === "resample") {
       stroke.points.push(point);
       this.#mark(stroke.points);
     }
   }
 
+  // what is one touch or click acts when it ends: until then it may become a pinch
   #up(event) {
     this.pointers.delete(event.pointerId);
     const stroke = this.stroke, painting = this.on.painting();
+    if (!stroke || stroke.id !== event.pointerId) return;
     this.stroke = null;
-    if (!stroke || stroke.tool === "pan") return;
+    const inside = this.#inside(stroke.first);
     if (stroke.tool === "rectangle") {
       this.#mark([]);
-      painting.keep();
+      this.on.begin();
       painting.rectangle(...stroke.first, ...stroke.last, this.on.klass());
       this.on.changed();
+    } else if (stroke.tool === "fill" && inside) {
+      this.on.begin();
+      painting.fill(...stroke.first, this.on.klass());
+      this.on.changed();
+    } else if (stroke.tool === "pick" && inside) {
+      this.on.setClass(painting.at(...stroke.first));
+    } else if (stroke.tool === "polygon") {
+      this.#corner(stroke.first);
     } else if (stroke.tool === "resample") {
       this.#mark([]);
       const reach = stroke.points.map(([x, y]) => Math.hypot(x - stroke.first[0], y - stroke.first[1]));
       const drawn = Math.max(...reach) * this.view.scale > 8; // screen pixels; less is a click
-      if (!drawn && !this.#inside(stroke.first)) return;
+      if (!drawn && !inside) return;
       const pixels = drawn ? painting.inside(stroke.points) : painting.area(...stroke.first);
       if (pixels.length) this.on.resample(pixels);
     }
@@ -139,7 +144,7 @@ export class Tools {
 
   #leave(event) {
     this.pointers.delete(event.pointerId);
-    this.#dropStroke();
+    if (this.stroke?.id === event.pointerId) this.#dropStroke();
   }
 
   #dropStroke() {
@@ -152,11 +157,12 @@ export class Tools {
     this.#mark([]);
   }
 
-  #draw(point) {
-    const [x, y] = this.stroke.last;
+  #draw(points) {
     const value = this.stroke.tool === "eraser" ? null : this.on.klass();
-    this.on.painting().line(x, y, ...point, this.on.size(), value);
-    this.stroke.last = point;
+    for (const point of points) {
+      this.on.painting().line(...this.stroke.last, ...point, this.on.size(), value);
+      this.stroke.last = point;
+    }
     this.on.changed();
   }
 

@@ -14,25 +14,33 @@ export class View {
     this.cursor = null; // {x, y, size}
     this.sheet = document.createElement("canvas"); // the map in colours, a pixel each
     this.scale = 1; // screen pixels a map pixel
+    this.whole = true; // all of the map is seen
     this.middle = [0, 0]; // of both panes, in map pixels
     this.waiting = false;
-    const observer = new ResizeObserver(() => this.fit());
+    this.stale = false; // the sheet is older than the map
+    const observer = new ResizeObserver(() => this.#measure());
     for (const pane of this.panes) observer.observe(pane);
   }
 
-  show(painting, palette) {
-    const resized = !this.painting || this.painting.width !== painting.width || this.painting.height !== painting.height;
+  // whole: all of it is to be seen, as after another map was opened
+  show(painting, palette, whole) {
     this.painting = painting;
     this.palette = palette;
-    this.sheet.width = painting.width;
-    this.sheet.height = painting.height;
+    this.edges = palette.map(edgeColor);
+    if (whole) this.fit();
     this.recolor();
-    if (resized) this.fit();
   }
 
   // after the map has changed
   recolor() {
+    this.stale = true;
+    this.draw();
+  }
+
+  #color() {
     const { width, height, labels } = this.painting;
+    this.sheet.width = width;
+    this.sheet.height = height;
     const context = this.sheet.getContext("2d");
     const image = context.createImageData(width, height);
     const pixels = new Uint32Array(image.data.buffer);
@@ -41,19 +49,26 @@ export class View {
       for (let y = 0, i = 0; y < height; y++)
         for (let x = 0; x < width; x++, i++)
           if ((x + 1 < width && labels[i] !== labels[i + 1]) || (y + 1 < height && labels[i] !== labels[i + width]))
-            pixels[i] = 0xff000000 | ((pixels[i] >>> 2) & 0x3f3f3f); // a dark shade of it
+            pixels[i] = this.edges[labels[i]];
     }
     context.putImageData(image, 0, 0);
-    this.draw();
+    this.stale = false;
+  }
+
+  #measure() {
+    for (const pane of this.panes) {
+      const box = pane.getBoundingClientRect(), ratio = devicePixelRatio || 1;
+      const width = Math.max(1, Math.round(box.width * ratio)), height = Math.max(1, Math.round(box.height * ratio));
+      if (pane.width !== width) pane.width = width;
+      if (pane.height !== height) pane.height = height;
+    }
+    if (this.whole) this.fit(); // what was seen whole stays so; what was zoomed stays where it is
+    else this.draw();
   }
 
   fit() {
+    this.whole = true;
     if (!this.painting) return;
-    for (const pane of this.panes) {
-      const box = pane.getBoundingClientRect(), ratio = devicePixelRatio || 1;
-      pane.width = Math.max(1, Math.round(box.width * ratio));
-      pane.height = Math.max(1, Math.round(box.height * ratio));
-    }
     const { width, height } = this.painting;
     this.scale = 0.98 * Math.min(...this.panes.flatMap((pane) => [pane.width / width, pane.height / height]));
     this.middle = [width / 2, height / 2];
@@ -63,6 +78,7 @@ export class View {
   // around a point that stays where it is, in map pixels
   zoom(factor, [x, y] = this.middle) {
     const before = this.scale;
+    this.whole = false;
     this.scale = Math.min(MOST, Math.max(0.1, before * factor));
     const rest = before / this.scale;
     this.middle = [x + (this.middle[0] - x) * rest, y + (this.middle[1] - y) * rest];
@@ -71,6 +87,7 @@ export class View {
 
   // by screen pixels
   pan(dx, dy) {
+    this.whole = false;
     this.middle = [this.middle[0] - dx / this.scale, this.middle[1] - dy / this.scale];
     this.draw();
   }
@@ -88,15 +105,20 @@ export class View {
   }
 
   setPicture(picture) {
-    this.before?.close();
-    this.before = this.picture;
+    if (this.picture !== this.before) this.picture?.close();
     this.picture = picture;
     this.draw();
   }
 
+  // the picture that is seen now is what `Before` shows
+  keepBefore() {
+    if (this.before !== this.picture) this.before?.close();
+    this.before = this.picture;
+  }
+
   clearPictures() {
+    this.keepBefore();
     this.before?.close();
-    this.picture?.close();
     this.before = this.picture = null;
   }
 
@@ -105,6 +127,7 @@ export class View {
     this.waiting = true;
     requestAnimationFrame(() => {
       this.waiting = false;
+      if (this.stale) this.#color();
       this.#paint(this.panes[0], true);
       this.#paint(this.panes[1], false);
     });
@@ -119,7 +142,7 @@ export class View {
     context.setTransform(this.scale, 0, 0, this.scale, pane.width / 2 - x * this.scale, pane.height / 2 - y * this.scale);
     const picture = this.showBefore && this.before ? this.before : this.picture;
     if (isMap) {
-      context.imageSmoothingEnabled = false;
+      context.imageSmoothingEnabled = this.scale < 1;
       context.drawImage(this.sheet, 0, 0);
     }
     context.imageSmoothingEnabled = true;
@@ -147,4 +170,12 @@ export class View {
       context.stroke(path);
     }
   }
+}
+
+// of an outline inside a class of this colour (0xAABBGGRR): told from it by lightness alone
+function edgeColor(color) {
+  const [red, green, blue] = [color & 255, (color >>> 8) & 255, (color >>> 16) & 255];
+  const light = 0.299 * red + 0.587 * green + 0.114 * blue;
+  const mixed = light > 90 ? (part) => part >> 2 : (part) => 128 + (part >> 1);
+  return ((255 << 24) | (mixed(blue) << 16) | (mixed(green) << 8) | mixed(red)) >>> 0;
 }
