@@ -551,12 +551,13 @@ def test_another_map_can_be_undone(studio: Studio):
 
 
 def test_before_shows_the_picture_before_the_last_change(studio: Studio):
-    def pixels() -> bytes:
-        return studio.page.locator("#picture").screenshot()
+    def pixels() -> str:
+        return studio.page.evaluate("document.getElementById('picture').toDataURL()")
 
     old = pixels()
     studio.choose("water").tool("Rectangle").drag((0.1, 0.1), (0.9, 0.9))
     studio.page.mouse.move(5, 5)
+    studio.page.wait_for_timeout(50)
     new = pixels()
     assert new != old
     studio.page.keyboard.down("c")
