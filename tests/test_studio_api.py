@@ -7,6 +7,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,8 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
+from dpsims import studio
 from dpsims.evaluation.report import to_uint8
 from dpsims.models.layers import RegionNoise
+from dpsims.studio.app import STATIC
 from dpsims.studio.limits import MAX_BODY, MAX_PIXELS, MAX_SAMPLES, MAX_SEED
 from tests.command_line import SPACE
 from tests.studio_server import SIZE, Running, ask, ids_of, picture, png, running, tiny_models
@@ -222,6 +225,14 @@ def test_the_page_and_its_files_come_with_their_policy(client: httpx.Client):
         assert answer.headers["x-content-type-options"] == "nosniff"
     # nothing inline, nothing from elsewhere: the policy would stop it
     assert "style=" not in page.text and "http:" not in page.text and "https:" not in page.text
+
+
+def test_every_file_of_the_page_is_served(client: httpx.Client):
+    names = {file.name for file in (Path(studio.__file__).parent / "static").iterdir()} - {"index.html"}
+    assert names == set(STATIC)
+    for name, kind in STATIC.items():
+        answer = client.get(f"/static/{name}")
+        assert answer.status_code == 200 and answer.headers["content-type"].startswith(kind)
 
 
 def test_openapi_describes_the_api(client: httpx.Client):

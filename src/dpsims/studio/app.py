@@ -35,6 +35,8 @@ STATIC = {
     "tools.js": "text/javascript",
     "asking.js": "text/javascript",
     "keys.js": "text/javascript",
+    "classes.js": "text/javascript",
+    "variations.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
 """the page's files and what they are"""

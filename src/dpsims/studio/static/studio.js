@@ -1,30 +1,38 @@
 // The page: its state and its controls.
 
 import { Asking, failed, say } from "./asking.js";
+import { ClassList } from "./classes.js";
 import { listen } from "./keys.js";
 import { MAX_PIXELS, MAX_REGIONS, Painting } from "./painting.js";
 import * as server from "./server.js";
 import * as session from "./session.js";
 import { Tools } from "./tools.js";
+import { Variations } from "./variations.js";
 import { View } from "./view.js";
 
-const VARIATIONS = 6;
 const MAX_LINK = 30000; // letters that browsers and messengers take
 
 const $ = (id) => document.getElementById(id);
-const state = { models: [], model: null, painting: null, klass: 0, lastClass: 0 };
+const state = { models: [], model: null, painting: null };
 const view = new View($("map"), $("picture"));
 const asking = new Asking(wish, show);
 const tell = (action) => asking.tell(action);
+const classes = new ClassList($("palette"), $("search"), () => {
+  if (!["brush", "fill", "rectangle", "polygon"].includes(tools.tool)) chooseTool("brush");
+});
+const variations = new Variations($("strip"), $("choices"), (seed) => {
+  $("blend").value = 0;
+  setSeed("seed", seed);
+});
 const tools = new Tools(view, {
   painting: () => state.painting,
-  klass: () => state.klass,
-  setClass: chooseClass,
+  klass: () => classes.index,
+  setClass: (index) => classes.choose(index),
   size: () => Number($("size").value),
   begin,
   changed,
   resample,
-  hover: (index) => { $("under").textContent = index === null ? "" : className(index); },
+  hover: (index) => { $("under").textContent = index === null ? "" : classes.name(index); },
 });
 
 function wish() {
@@ -64,7 +72,7 @@ function changed() {
 }
 
 function ask() {
-  $("strip").classList.add("stale");
+  variations.age();
   if (location.hash) history.replaceState(null, "", location.pathname); // it was of another state
   asking.ask();
 }
@@ -111,8 +119,7 @@ function chooseModel(model, map = null) {
   $("examples").replaceChildren(new Option("…", ""), ...options);
   $("examples").disabled = !options.length;
   for (const button of document.querySelectorAll('[data-tool="resample"]')) button.disabled = !model.region_noise;
-  listClasses();
-  chooseClass(0);
+  classes.show(model);
   if (map !== null) openMap(map);
   else ask();
 }
@@ -228,79 +235,7 @@ function resetRegions() {
   changed();
 }
 
-let varying = 0;
-
-async function vary() {
-  const mine = ++varying, at = asking.wanted, now = wish();
-  const kept = { labels: now.labels.slice(), regions: now.regions.slice(), blend: 0 };
-  const wishes = [...crypto.getRandomValues(new Uint32Array(VARIATIONS))].map((seed) => ({ ...now, ...kept, seed }));
-  const pictures = await Promise.all(wishes.map((item) => server.generate(item))); // one batch, on the server
-  if (mine !== varying) return;
-  clearStrip();
-  $("choices").replaceChildren(...pictures.map((blob, i) => choice(blob, wishes[i].seed, i + 1)));
-  $("strip").hidden = false;
-  $("strip").classList.toggle("stale", asking.wanted !== at);
-}
-
-function choice(blob, seed, number) {
-  const button = document.createElement("button");
-  const image = document.createElement("img");
-  image.src = URL.createObjectURL(blob);
-  image.alt = "";
-  button.append(image);
-  button.ariaLabel = `Take variation ${number}, seed ${seed}`;
-  button.addEventListener("click", () => {
-    $("blend").value = 0;
-    setSeed("seed", seed);
-  });
-  return button;
-}
-
-function clearStrip() {
-  for (const image of $("choices").querySelectorAll("img")) URL.revokeObjectURL(image.src);
-  $("choices").replaceChildren();
-  $("strip").hidden = true;
-}
-
-// ---- classes
-
-function className(index) {
-  return state.model.classes[index]?.name ?? state.model.unlabelled.name;
-}
-
-function listClasses() {
-  const { classes, unlabelled } = state.model;
-  const offered = unlabelled.id === null ? classes : [...classes, unlabelled];
-  $("palette").replaceChildren(...offered.map((item, i) => {
-    const button = document.createElement("button");
-    const swatch = document.createElement("span");
-    const key = document.createElement("span");
-    swatch.className = "swatch";
-    swatch.style.background = `rgb(${item.color.join(" ")})`;
-    key.className = "key";
-    key.textContent = i < 10 ? (i + 1) % 10 : "";
-    button.append(swatch, item.name, key);
-    button.ariaLabel = item.name;
-    button.dataset.index = item.index;
-    button.addEventListener("click", () => {
-      chooseClass(item.index);
-      if (!["brush", "fill", "rectangle", "polygon"].includes(tools.tool)) chooseTool("brush");
-    });
-    return button;
-  }));
-  $("search").value = "";
-}
-
-function chooseClass(index) {
-  if (index !== state.klass) state.lastClass = state.klass;
-  state.klass = index;
-  for (const button of $("palette").children) button.ariaPressed = String(Number(button.dataset.index) === index);
-}
-
-function search() {
-  const text = $("search").value.trim().toLowerCase();
-  for (const button of $("palette").children) button.hidden = !button.ariaLabel.toLowerCase().includes(text);
-}
+// ---- tools
 
 function chooseTool(name) {
   tools.choose(name);
@@ -332,8 +267,8 @@ function controls() {
     dice: () => dice("seed"),
     "blend-dice": () => dice("blend-seed"),
     "reset-regions": resetRegions,
-    vary: tell(vary),
-    "close-strip": clearStrip,
+    vary: tell(() => variations.ask(wish())),
+    "close-strip": () => variations.clear(),
     "zoom-in": () => view.zoom(1.25),
     "zoom-out": () => view.zoom(0.8),
     "zoom-fit": () => view.fit(),
@@ -349,7 +284,6 @@ function controls() {
     $(id).addEventListener("focus", () => view.keepBefore());
     $(id).addEventListener("input", ask);
   }
-  $("search").addEventListener("input", search);
   $("opacity").addEventListener("input", () => { view.opacity = $("opacity").value / 100; view.draw(); });
   $("outlines").addEventListener("change", () => { view.outlines = $("outlines").checked; view.recolor(); });
   $("model").addEventListener("change", tell(() => switchModel(state.models.find((m) => m.name === $("model").value))));
@@ -366,7 +300,7 @@ function controls() {
     if ($("new-map").returnValue !== "make") return;
     const [width, height] = [number("new-width"), number("new-height")];
     if (width * height > MAX_PIXELS) say(`at most ${MAX_PIXELS.toLocaleString("en")} pixels`, true);
-    else openMap(blank(width, height, state.klass));
+    else openMap(blank(width, height, classes.index));
   });
   for (const start of ["pointerdown", "keydown"]) $("before").addEventListener(start, () => before(true));
   for (const end of ["pointerup", "pointerleave", "blur", "keyup"]) $("before").addEventListener(end, () => before(false));
@@ -397,14 +331,15 @@ function resize(factor) {
 
 function keys() {
   const named = {
-    "[": () => resize(0.8), "]": () => resize(1.25), d: () => dice("seed"), v: tell(vary), x: () => chooseClass(state.lastClass),
+    "[": () => resize(0.8), "]": () => resize(1.25), d: () => dice("seed"), v: tell(() => variations.ask(wish())),
+    x: () => classes.choose(classes.last),
     "/": () => $("search").focus(), "?": () => $("keys").showModal(), "+": () => view.zoom(1.25), "=": () => view.zoom(1.25),
     "-": () => view.zoom(0.8), fit: () => view.fit(), Enter: () => tools.closePolygon(), Escape: () => tools.leavePolygon(),
     o: () => $("outlines").click(),
   };
   listen({
     tool: (name) => { if (!document.querySelector(`[data-tool="${name}"]`).disabled) chooseTool(name); },
-    class: (i) => $("palette").children[i]?.click(),
+    class: (place) => classes.click(place),
     undo: () => swap("undo"),
     redo: () => swap("redo"),
     hand: (held) => { tools.panning = held; },
