@@ -125,6 +125,7 @@ REFUSED: dict[str, tuple[int, str, dict[str, Any]]] = {
     "seeds": (422, f"seed {MAX_SEED + 1}: use 0 to", {"seed": MAX_SEED, "samples": 2}),
     "samples": (422, "samples: Input should be", {"samples": MAX_SAMPLES + 1}),
     "blend": (422, "blend: Input should be", {"blend": "nan"}),
+    "blend alone": (422, "blend=0.5: give blend_seed", {"blend": 0.5}),
     "size": (422, "size: Input should be", {"size": "huge"}),
     "png of two": (422, "png holds one", {"samples": 2, "format": "png"}),
     "regions alone": (422, "give both", {"regions": bad_regions(0)}),

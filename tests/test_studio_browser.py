@@ -214,7 +214,7 @@ INSIDE, OUTSIDE = 3.0, 3.0
 def test_resampling_an_area_changes_it_and_little_else(studio: Studio):
     old = studio.picture.copy()
     sky = studio.label == SKY
-    studio.tool("Resample here").click(0.5, 0.03)  # the sky is on top
+    studio.tool("Resample area").click(0.5, 0.03)  # the sky is on top
     region = studio.last.region
     assert region is not None
     assert region.bool().numpy()[0].all() and (studio.label[region.bool().numpy()] == SKY).all()
@@ -317,7 +317,7 @@ def edited(studio: Studio) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     studio.page.locator("#seed").fill("12")
     studio.page.locator("#blend-seed").fill("34")
     studio.page.locator("#blend").fill("40")
-    studio.tool("Resample here").click(0.4, 0.65)
+    studio.tool("Resample area").click(0.4, 0.65)
     region = studio.last.region
     assert region is not None
     return studio.label.copy(), region.numpy().copy(), studio.last.noise.numpy().copy()
@@ -476,7 +476,7 @@ def test_everything_is_within_reach_on_screens_and_tablets(
     context.close()
 
 
-@pytest.mark.parametrize("tool", ["Brush", "Fill", "Polygon", "Rectangle", "Resample here"])
+@pytest.mark.parametrize("tool", ["Brush", "Fill", "Polygon", "Rectangle", "Resample area"])
 def test_two_fingers_zoom_and_do_not_paint(browser: Browser, server: Running, jobs: list[Job], tool: str):
     context = browser.new_context(viewport={"width": 1280, "height": 800}, has_touch=True)
     page = context.new_page()
@@ -595,3 +595,48 @@ def test_a_token_comes_with_the_address(browser: Browser, tmp_path: Path, jobs: 
         studio = Studio(page, server.url, jobs).open("#token=" + quote("a+b&c%41#", safe=""))
         assert studio.last.model == "tiny" and page.evaluate("location.hash") == ""
         page.close()
+
+
+def test_undo_brings_back_seeds_too(studio: Studio):
+    seed = studio.page.locator("#seed")
+    studio.choose("water").tool("Rectangle").drag((0.1, 0.1), (0.3, 0.3))
+    painted = studio.label.copy()
+    noise = studio.last.noise.numpy().copy()
+    studio.page.locator("#dice").click()
+    studio.settle()
+    assert seed.input_value() != "0" and not np.allclose(studio.last.noise.numpy(), noise)
+    seed.fill("5")
+    seed.press("Enter")
+    studio.settle()
+    studio.button("Undo")
+    assert seed.input_value() not in ("0", "5")
+    studio.button("Undo")
+    assert seed.input_value() == "0" and np.allclose(studio.last.noise.numpy(), noise)
+    assert (studio.label == painted).all()  # the map was not touched
+
+
+def test_a_seed_that_is_none_is_told_and_corrected(studio: Studio):
+    seed = studio.page.locator("#seed")
+    seed.fill("-5")
+    seed.press("Enter")
+    studio.settle()
+    assert seed.input_value() == "0" and "seeds are 0 to" in studio.status
+
+
+def test_enter_takes_the_class_that_was_found(studio: Studio):
+    search = studio.page.locator("#search")
+    search.fill("moun")
+    search.press("Enter")
+    assert studio.page.locator("#palette [aria-pressed=true]").inner_text().startswith("mountain")
+    assert studio.page.locator("#palette button:visible").count() == 10
+
+
+def test_a_link_survives_a_reload_and_goes_with_the_first_change(studio: Studio):
+    kept = edited(studio)
+    studio.button("Copy link")
+    studio.page.reload()
+    studio.page.wait_for_selector("body[data-shown]")
+    is_restored(studio.settle(), kept)
+    assert "#session=" in studio.page.evaluate("location.href")
+    studio.choose("tree").tool("Fill").click(0.5, 0.03)
+    assert studio.page.evaluate("location.hash") == ""

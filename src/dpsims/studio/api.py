@@ -105,6 +105,8 @@ def picture_routes(models: Mapping[str, Hosted], state: Mapping[str, Engine]) ->
         for value in (seed + samples - 1, *region_seeds):
             if not 0 <= value <= limits.MAX_SEED:
                 raise HTTPException(422, f"seed {value}: use 0 to {limits.MAX_SEED}")
+        if blend > 0 and blend_seed is None:
+            raise HTTPException(422, f"blend={blend:g}: give blend_seed, too")
         if (regions is None) != (not region_seeds):
             raise HTTPException(422, "regions and region_seeds: give both, or none")
         if regions is not None and not hosted.has_regions:

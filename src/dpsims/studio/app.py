@@ -127,11 +127,15 @@ async def _warm_up(engine: Engine, model: Hosted) -> None:
     await asyncio.wrap_future(job.pictures)
 
 
+def _in_words(message: str) -> str:
+    return "send it as a file: curl -F map=@map.png" if "UploadFile" in message else message
+
+
 def _explain(request: Request, error: Exception) -> JSONResponse:
     """One sentence, in the place of pydantic's list."""
     assert isinstance(error, RequestValidationError)
     parts = [
-        f"{'.'.join(str(part) for part in item['loc'][1:]) or item['loc'][0]}: {item['msg']}"
+        f"{'.'.join(str(part) for part in item['loc'][1:]) or item['loc'][0]}: {_in_words(item['msg'])}"
         for item in error.errors()
     ]
     return JSONResponse({"detail": "; ".join(parts)}, 422)

@@ -8,6 +8,14 @@ export class ClassList {
     this.chosen = chosen;
     this.index = this.last = 0; // what is painted with, and what was before
     search.addEventListener("input", () => this.#find());
+    search.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") [...this.list.children].find((button) => !button.hidden)?.click();
+      if (event.key === "Enter" || event.key === "Escape") {
+        this.search.value = "";
+        this.#find();
+        this.search.blur();
+      }
+    });
   }
 
   show(model) {
@@ -54,5 +62,7 @@ export class ClassList {
   #find() {
     const text = this.search.value.trim().toLowerCase();
     for (const button of this.list.children) button.hidden = !button.ariaLabel.toLowerCase().includes(text);
+    this.search.setCustomValidity([...this.list.children].every((button) => button.hidden) ? "no such class" : "");
+    this.search.reportValidity();
   }
 }

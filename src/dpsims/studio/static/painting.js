@@ -5,7 +5,9 @@ export const MAX_REGIONS = 32; // these two as the server's
 export const MAX_PIXELS = 1024 * 1024;
 
 export class Painting {
-  constructor(width, height, labels) {
+  // noise: {get, set} of the rest of the state (seeds), which is undone with the map
+  constructor(width, height, labels, noise) {
+    this.noise = noise;
     this.width = width;
     this.height = height;
     this.labels = labels; // Uint16Array, class indices
@@ -50,11 +52,13 @@ export class Painting {
   #state() {
     const { width, height, opened } = this;
     const copies = { labels: this.labels.slice(), regions: this.regions.slice(), regionSeeds: [...this.regionSeeds] };
-    return { width, height, opened, ...copies };
+    return { width, height, opened, ...copies, seeds: this.noise.get() };
   }
 
   #restore(state) {
-    Object.assign(this, state);
+    const { seeds, ...rest } = state;
+    Object.assign(this, rest);
+    this.noise.set(seeds);
   }
 
   #swap(from, to) {

@@ -21,8 +21,8 @@ const classes = new ClassList($("palette"), $("search"), () => {
   if (!["brush", "fill", "rectangle", "polygon"].includes(tools.tool)) chooseTool("brush");
 });
 const variations = new Variations($("strip"), $("choices"), (seed) => {
-  $("blend").value = 0;
-  setSeed("seed", seed);
+  reseed({ seed, blend: 0 });
+  variations.take(seed);
 });
 const tools = new Tools(view, {
   painting: () => state.painting,
@@ -38,8 +38,17 @@ const tools = new Tools(view, {
 function wish() {
   const { model, painting } = state;
   const { width, height, labels, regions, regionSeeds } = painting;
-  const seeds = { seed: number("seed"), blendSeed: number("blend-seed"), blend: number("blend") / 100 };
-  return { model, width, height, labels, regions, regionSeeds, ...seeds, size: $("works-at").value };
+  return { model, width, height, labels, regions, regionSeeds, ...seeds(), size: $("works-at").value };
+}
+
+function seeds() {
+  return { seed: number("seed"), blendSeed: number("blend-seed"), blend: number("blend") / 100 };
+}
+
+function setSeeds({ seed, blendSeed, blend }) {
+  $("seed").value = seed;
+  $("blend-seed").value = blendSeed;
+  $("blend").value = 100 * blend;
 }
 
 function number(id) {
@@ -55,25 +64,21 @@ function show(bitmap, { model, width, height }) {
   return true;
 }
 
-// before a change of the map
+// before a change that can be undone
 function begin() {
   say(""); // what was said is seen
+  if (location.hash) history.replaceState(null, "", location.pathname); // it was of the state before
   view.keepBefore();
   state.painting.keep();
 }
 
-// after each part of it
+// after each part of a change of the map
 function changed() {
+  variations.age();
   view.recolor();
   $("undo").disabled = !state.painting.past.length;
   $("redo").disabled = !state.painting.future.length;
   $("reset-regions").disabled = !state.painting.regionSeeds.length;
-  ask();
-}
-
-function ask() {
-  variations.age();
-  if (location.hash) history.replaceState(null, "", location.pathname); // it was of another state
   asking.ask();
 }
 
@@ -93,7 +98,7 @@ function openMap(map) {
   view.clearPictures();
   tools.leavePolygon();
   if (state.painting) state.painting.replace(map);
-  else state.painting = new Painting(map.width, map.height, map.labels);
+  else state.painting = new Painting(map.width, map.height, map.labels, { get: seeds, set: setSeeds });
   view.show(state.painting, palette(), true);
   changed();
 }
@@ -116,12 +121,12 @@ function chooseModel(model, map = null) {
   state.model = model;
   $("model").value = model.name;
   const options = model.examples.map((title, i) => new Option(title, i));
-  $("examples").replaceChildren(new Option("…", ""), ...options);
+  $("examples").replaceChildren(new Option("choose…", ""), ...options);
   $("examples").disabled = !options.length;
   for (const button of document.querySelectorAll('[data-tool="resample"]')) button.disabled = !model.region_noise;
   classes.show(model);
   if (map !== null) openMap(map);
-  else ask();
+  else asking.ask();
 }
 
 // its first example that can be read, or a blank map
@@ -177,9 +182,7 @@ function restore(values) {
   if (JSON.stringify(model.classes.map((c) => c.name)) !== JSON.stringify(values.classes))
     throw new Error(`this session is of another model named ${values.model}: its classes differ`);
   chooseModel(model, values);
-  $("seed").value = values.seed;
-  $("blend-seed").value = values.blendSeed;
-  $("blend").value = 100 * values.blend;
+  setSeeds(values);
   $("works-at").value = values.size;
   Object.assign(state.painting, { regions: values.regions, regionSeeds: values.regionSeeds });
   changed();
@@ -208,19 +211,19 @@ async function copyLink() {
 
 // ---- noise
 
-function setSeed(id, seed) {
-  view.keepBefore();
-  $(id).value = seed;
-  ask();
+function reseed(changes) {
+  begin();
+  setSeeds({ ...seeds(), ...changes });
+  changed();
 }
 
-function dice(id) {
-  setSeed(id, crypto.getRandomValues(new Uint32Array(1))[0]);
+function newSeed() {
+  return crypto.getRandomValues(new Uint32Array(1))[0];
 }
 
 function resample(pixels) {
   begin();
-  if (!state.painting.resample(pixels, crypto.getRandomValues(new Uint32Array(1))[0])) {
+  if (!state.painting.resample(pixels, newSeed())) {
     state.painting.cancel();
     say(`there are ${MAX_REGIONS} resampled areas already; reset them, or undo`, true);
     return;
@@ -239,7 +242,10 @@ function resetRegions() {
 
 function chooseTool(name) {
   tools.choose(name);
-  for (const button of $("tools").children) button.ariaPressed = String(button.dataset.tool === name);
+  for (const button of $("tools").children) {
+    button.ariaPressed = String(button.dataset.tool === name);
+    if (button.dataset.tool === name) say(button.title);
+  }
 }
 
 function swap(direction) {
@@ -264,8 +270,8 @@ function controls() {
   const clicks = {
     undo: () => swap("undo"),
     redo: () => swap("redo"),
-    dice: () => dice("seed"),
-    "blend-dice": () => dice("blend-seed"),
+    dice: () => reseed({ seed: newSeed() }),
+    "blend-dice": () => reseed({ blendSeed: newSeed() }),
     "reset-regions": resetRegions,
     vary: tell(() => variations.ask(wish())),
     "close-strip": () => variations.clear(),
@@ -281,8 +287,18 @@ function controls() {
   };
   for (const [id, action] of Object.entries(clicks)) $(id).addEventListener("click", action);
   for (const id of ["seed", "blend-seed", "blend", "works-at"]) {
-    $(id).addEventListener("focus", () => view.keepBefore());
-    $(id).addEventListener("input", ask);
+    let kept = false; // once for all values on the way from one to the next
+    $(id).addEventListener("beforeinput", () => { kept ||= (begin(), true); });
+    $(id).addEventListener("pointerdown", () => { kept ||= (begin(), true); });
+    $(id).addEventListener("input", () => asking.ask());
+    $(id).addEventListener("change", () => {
+      kept = false;
+      if ($(id).type === "number" && $(id).value !== String(number(id))) {
+        say(`seeds are 0 to ${Number($(id).max).toLocaleString("en")}`, true);
+        $(id).value = number(id);
+      }
+      changed();
+    });
   }
   $("opacity").addEventListener("input", () => { view.opacity = $("opacity").value / 100; view.draw(); });
   $("outlines").addEventListener("change", () => { view.outlines = $("outlines").checked; view.recolor(); });
@@ -331,7 +347,7 @@ function resize(factor) {
 
 function keys() {
   const named = {
-    "[": () => resize(0.8), "]": () => resize(1.25), d: () => dice("seed"), v: tell(() => variations.ask(wish())),
+    "[": () => resize(0.8), "]": () => resize(1.25), d: () => reseed({ seed: newSeed() }), v: tell(() => variations.ask(wish())),
     x: () => classes.choose(classes.last),
     "/": () => $("search").focus(), "?": () => $("keys").showModal(), "+": () => view.zoom(1.25), "=": () => view.zoom(1.25),
     "-": () => view.zoom(0.8), fit: () => view.fit(), Enter: () => tools.closePolygon(), Escape: () => tools.leavePolygon(),
@@ -382,7 +398,12 @@ async function start() {
 function begun() {
   controls();
   keys();
+  const { labels } = state.painting, counts = new Map();
+  for (const index of labels) counts.set(index, (counts.get(index) ?? 0) + 1);
+  if (counts.size > 1) classes.choose([...counts].sort((a, b) => a[1] - b[1])[0][0]); // a rare one: painting shows
+  const said = $("status").textContent;
   chooseTool("brush");
+  if (said) say(said, true);
   changed();
 }
 

@@ -36,8 +36,7 @@ export class Tools {
 
   leavePolygon() {
     this.corners = [];
-    this.view.marks = [];
-    this.view.draw();
+    this.#mark([]);
   }
 
   closePolygon() {
@@ -203,6 +202,7 @@ export class Tools {
 
   #mark(points) {
     this.view.marks = points;
+    this.view.closable = points.length > 0 && this.tool === "polygon";
     this.view.draw();
   }
 }

@@ -5,11 +5,11 @@ import * as server from "./server.js";
 const COUNT = 6;
 
 export class Variations {
-  // take(seed) is called for the one that is chosen
-  constructor(strip, choices, take) {
+  // chosen(seed) is called for the one that is clicked
+  constructor(strip, choices, chosen) {
     this.strip = strip;
     this.choices = choices;
-    this.take = take;
+    this.chosen = chosen;
     this.number = 0; // of the newest request; older ones are not wanted any more
   }
 
@@ -32,6 +32,13 @@ export class Variations {
     this.#mark();
   }
 
+  // the one of this seed is what the picture shows
+  take(seed) {
+    for (const button of this.choices.children) button.ariaPressed = String(button.dataset.seed === String(seed));
+    this.fresh = true; // the map is the same
+    this.#mark();
+  }
+
   clear() {
     for (const image of this.choices.querySelectorAll("img")) URL.revokeObjectURL(image.src);
     this.choices.replaceChildren();
@@ -49,7 +56,8 @@ export class Variations {
     image.alt = "";
     button.append(image);
     button.ariaLabel = `Take variation ${number}, seed ${seed}`;
-    button.addEventListener("click", () => this.take(seed));
+    button.dataset.seed = seed;
+    button.addEventListener("click", () => this.chosen(seed));
     return button;
   }
 }

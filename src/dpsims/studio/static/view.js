@@ -11,6 +11,7 @@ export class View {
     this.before = null; // the one before it
     this.showBefore = false;
     this.marks = []; // points of a shape that is being drawn, in map pixels
+    this.closable = false; // a click on the first of them ends the shape
     this.cursor = null; // {x, y, size}
     this.sheet = document.createElement("canvas"); // the map in colours, a pixel each
     this.scale = 1; // screen pixels a map pixel
@@ -157,6 +158,11 @@ export class View {
     if (this.marks.length) {
       path.moveTo(...this.marks[0]);
       for (const point of this.marks.slice(1)) path.lineTo(...point);
+    }
+    if (this.closable) { // the corner that closes the shape
+      const [x, y] = this.marks[0], radius = 6 / this.scale;
+      path.moveTo(x + radius, y);
+      path.arc(x, y, radius, 0, 2 * Math.PI);
     }
     if (this.cursor) {
       const { x, y, size } = this.cursor;
