@@ -54,6 +54,8 @@ def test_missing_and_doubtful_pictures_are_named(tmp_path: Path):
     with pytest.raises(ValueError, match=r"same name as"):
         PictureFolder(out, ["a"], SPACE)
     assert holds_pictures(out) and not holds_pictures(tmp_path)
+    (out / "checkpoints").mkdir()  # a run, with a picture that somebody left in it
+    assert not holds_pictures(out)
 
 
 def test_a_folder_is_evaluated_like_a_model(

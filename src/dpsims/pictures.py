@@ -76,8 +76,10 @@ class PictureFolder:
 
 
 def holds_pictures(path: str | Path) -> bool:
-    """Whether `path` is a folder of pictures, and so no model."""
-    return Path(path).is_dir() and bool(files_with(Path(path), IMAGE_SUFFIXES))
+    """Whether `path` is a folder of pictures, and so no model (whose folder may have some beside it)."""
+    folder = Path(path)
+    is_model = (folder / "model.json").is_file() or (folder / "checkpoints").is_dir()
+    return folder.is_dir() and not is_model and bool(files_with(folder, IMAGE_SUFFIXES))
 
 
 def _match(folder: Path, files: list[Path], names: Sequence[str]) -> list[list[Path]]:
