@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import shutil
 import signal
 import subprocess
@@ -26,10 +25,10 @@ from typing import Annotated
 import httpx
 import numpy as np
 import typer
-from PIL import Image
 
 from dpsims.commands.parts import size_of
 from dpsims.studio.limits import MAX_BATCH
+from dpsims.studio.maps import to_png
 
 STROKES = 40
 OBSERVER = """
@@ -184,12 +183,6 @@ async def ask(
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=120, limits=limits) as client:
         await asyncio.gather(*(one(client, i) for i in range(clients)))
     return statuses, times, time.monotonic() - begun
-
-
-def to_png(ids: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(ids).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def memory(process: int) -> int:

@@ -170,12 +170,13 @@ class Engine:
         label = torch.cat([job.label.expand(job.count, -1, -1) for job in batch])
         noise = torch.cat([job.noise for job in batch])
         regions = [job.region.expand(job.count, -1, -1) for job in batch if job.region is not None]
+        region = torch.cat(regions) if regions else None
         model, size, room = self._models[batch[0].model], batch[0].size, self._room(batch[0])
         parts = []
         for i in range(0, len(label), room):  # a job may ask for more pictures than a batch has
             if all(job.abandoned for job in batch):
                 raise TimeoutError("nobody waits for these pictures any more")
             part = slice(i, i + room)
-            z = RegionNoise(noise[part], torch.cat(regions)[part]) if regions else noise[part]
+            z = noise[part] if region is None else RegionNoise(noise[part], region[part])
             parts.append(generate_sized(model, label[part], z, size))
         return torch.cat(parts)

@@ -69,8 +69,8 @@ def noise_of(
     return torch.cat([noise[:, None], regions.expand(len(seeds), *regions.shape)], 1)
 
 
-def to_png(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """PNG bytes; compressed little, which takes a fraction of the time."""
+def to_png(picture: UInt8[np.ndarray, "h w *rgb"]) -> bytes:
+    """PNG bytes, RGB or grey; compressed little, which takes a fraction of the time."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

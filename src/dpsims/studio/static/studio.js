@@ -24,6 +24,7 @@ const variations = new Variations($("strip"), $("choices"), (seed) => {
   reseed({ seed, blend: 0 });
   variations.take(seed);
 });
+const vary = tell(() => variations.ask(wish()));
 const tools = new Tools(view, {
   painting: () => state.painting,
   klass: () => classes.index,
@@ -273,7 +274,7 @@ function controls() {
     dice: () => reseed({ seed: newSeed() }),
     "blend-dice": () => reseed({ blendSeed: newSeed() }),
     "reset-regions": resetRegions,
-    vary: tell(() => variations.ask(wish())),
+    vary,
     "close-strip": () => variations.clear(),
     "zoom-in": () => view.zoom(1.25),
     "zoom-out": () => view.zoom(0.8),
@@ -347,8 +348,7 @@ function resize(factor) {
 
 function keys() {
   const named = {
-    "[": () => resize(0.8), "]": () => resize(1.25), d: () => reseed({ seed: newSeed() }), v: tell(() => variations.ask(wish())),
-    x: () => classes.choose(classes.last),
+    "[": () => resize(0.8), "]": () => resize(1.25), d: () => reseed({ seed: newSeed() }), v: vary, x: () => classes.choose(classes.last),
     "/": () => $("search").focus(), "?": () => $("keys").showModal(), "+": () => view.zoom(1.25), "=": () => view.zoom(1.25),
     "-": () => view.zoom(0.8), fit: () => view.fit(), Enter: () => tools.closePolygon(), Escape: () => tools.leavePolygon(),
     o: () => $("outlines").click(),
