@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from dpsims.data import ade20k, camvid, cityscapes, cocostuff, folder
+from dpsims.data import ade20k, camvid, cityscapes, cocostuff, earth, folder
 from dpsims.data.pairs import Layout, PairSource
 from dpsims.data.shards import Shards, is_sharded
 from dpsims.labels import LabelSpace, space_names
@@ -58,4 +58,5 @@ READERS: dict[str, Callable[[Path], Layout]] = {
     "cityscapes": cityscapes.scan,
     "cityscapes_trainids": partial(cityscapes.scan, coding="trainIds"),
     "camvid": camvid.scan,
+    "earth": earth.scan,
 }

@@ -105,7 +105,7 @@ def load_backbone(config: BackboneConfig) -> Backbone:
             from dpsims.models.timm_pyramids import timm_pyramid
 
             pyramid = timm_pyramid(config, other_names=BACKBONES)
-        backbone = Backbone(pyramid, config.scale, pretrained.describe(config))
+        backbone = Backbone(pyramid, config.scale, pretrained.describe(config, pyramid.origin))
         if config.weights == "random":
             _measure_batchnorm(backbone)
     return backbone

@@ -21,10 +21,11 @@ PROBE_SECONDS = 3.0
 """how long a server may take to answer before we say that there is no network"""
 
 
-def describe(config: BackboneConfig) -> str:
-    """Name and origin of the weights, such as `resnet18 (pretrained)` or `resnet18 (mine.safetensors)`."""
+def describe(config: BackboneConfig, origin: str = "") -> str:
+    """Name and origin of the weights: `resnet18 (pretrained)`, `resnet18 (mine.safetensors)`, or with the
+    package that they come from."""
     source = config.weights if config.weights in ("pretrained", "random") else Path(config.weights).name
-    return f"{config.name} ({source})"
+    return f"{config.name} ({source}{', ' + origin if origin else ''})"
 
 
 def load_file(

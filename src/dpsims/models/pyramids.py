@@ -37,6 +37,8 @@ class Pyramid:
     """reach `multiple` by enlarging, and not by padding"""
     fixed: tuple[int, int] | None = None
     """the only size (height, width) that the network takes"""
+    origin: str = ""
+    """where pretrained weights were found, if not at the network's own publisher"""
 
 
 def stride_exponent(stride: int, scale: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import sys
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -14,7 +15,10 @@ from torch import Tensor, nn
 
 from dpsims.config import BackboneConfig
 from dpsims.models import pretrained
+from dpsims.models.package_weights import find_package_weights, read_package_weights
 from dpsims.models.pyramids import Pyramid, choose_levels
+
+_log = logging.getLogger(__name__)
 
 VIT_STRIDES = (4, 8, 16, 32)
 """Strides that the depths of a plain vision transformer, all of one stride, are resampled to."""
@@ -40,13 +44,17 @@ def timm_pyramid(config: BackboneConfig, other_names: Collection[str]) -> Pyrami
     or do not fit.
     """
     _check_name(config.name, other_names)
-    cached = pretrained.timm_file(config.name) if config.weights == "pretrained" else None
-    if config.weights == "pretrained" and cached is None:
+    package = find_package_weights(config.name) if config.weights == "pretrained" else None
+    cached = None if config.weights != "pretrained" or package else pretrained.timm_file(config.name)
+    if config.weights == "pretrained" and package is None and cached is None:
         with pretrained.download(config.name):
             model = _create(config.name, fetch=True)
     else:
         model = _create(config.name, fetch=False)
     known = model.state_dict().keys()
+    if package is not None:
+        _log.info("%s: weights of %s (%s)", config.name, package.origin, package.file)
+        model.load_state_dict(read_package_weights(package, model))
     strides = _strides(model, config.name)
     plain = len(set(strides)) == 1
     blocks, native, nominal = _plain_levels(config, strides) if plain else _pyramid_levels(config, strides)
@@ -73,6 +81,7 @@ def timm_pyramid(config: BackboneConfig, other_names: Collection[str]) -> Pyrami
         multiple=multiple,  # of all levels, used or not: a map does not depend on which others are
         stretch=plain,  # only a grid over the whole picture can be resampled to another stride
         fixed=fixed,
+        origin=package.origin if package else "",
     )
 
 
