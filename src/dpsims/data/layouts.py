@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from dpsims.data import ade20k, camvid, cityscapes, cocostuff, folder
+from dpsims.data import ade20k, camvid, cityscapes, cocostuff, facades, folder
 from dpsims.data.pairs import Layout, PairSource
 from dpsims.data.shards import Shards, is_sharded
 from dpsims.labels import LabelSpace, space_names
@@ -45,7 +45,8 @@ def open_pairs(root: Path, source: str, split: str) -> PairSource | Shards:
 
 def recognise(root: Path) -> str:
     """The source that ROOT is laid out for; `folder` where it looks like no published set."""
-    for name, module in (("cityscapes", cityscapes), ("ade20k", ade20k), ("cocostuff", cocostuff)):
+    modules = {"cityscapes": cityscapes, "ade20k": ade20k, "cocostuff": cocostuff, "facades": facades}
+    for name, module in modules.items():
         if module.recognises(root):
             return name
     return "folder"
@@ -58,4 +59,5 @@ READERS: dict[str, Callable[[Path], Layout]] = {
     "cityscapes": cityscapes.scan,
     "cityscapes_trainids": partial(cityscapes.scan, coding="trainIds"),
     "camvid": camvid.scan,
+    "facades": facades.scan,
 }
