@@ -1,4 +1,4 @@
-"""Miniatures of the three benchmarks, in the folders, file types and codings of the official sets.
+"""Miniatures of the published sets, in the folders, file types and codings of the official sets.
 
 Maps are made of blocks of one class each, and every class has its colour in the pictures: a network can
 learn them. Each map shows the set's lowest and highest id and, where files have one, unlabelled pixels. No
@@ -28,6 +28,12 @@ CITYSCAPES_CODES = {
 }
 CITIES = {"train": ("aachen", "bochum"), "val": ("frankfurt", "lindau"), "test": ("berlin",)}
 SIZE = (32, 48)
+FACADES_IDS = (1, 12, 2, 3, 7, 8)  # background, shop; facade, window, balcony, blind
+# the palette of the official maps, from id 1 on: MATLAB's jet(12)
+FACADES_COLORS = (
+    (0, 0, 170), (0, 0, 255), (0, 85, 255), (0, 170, 255), (0, 255, 255), (85, 255, 170), (170, 255, 85),
+    (255, 255, 0), (255, 170, 0), (255, 85, 0), (255, 0, 0), (170, 0, 0),
+)  # fmt: skip
 
 
 def ade20k(root: Path, train: int = 8, val: int = 4, size: tuple[int, int] = SIZE) -> Path:
@@ -103,6 +109,23 @@ def write_cityscapes_maps(stem: Path, label: np.ndarray, train_ids: bool) -> Non
     corners = [[0, 0], [width, 0], [width, height], [0, height]]
     polygons = {"imgHeight": height, "imgWidth": width, "objects": [{"label": "road", "polygon": corners}]}
     stem.with_name(f"{stem.name}_polygons.json").write_text(json.dumps(polygons))
+
+
+def facades(root: Path, base: int = 36, extended: int = 12, size: tuple[int, int] = SIZE) -> Path:
+    """ROOT/base and ROOT/extended, as the two zips unpack: the first pairs of each, maps with a palette."""
+    palette = bytes(value for color in ((0, 0, 0), *FACADES_COLORS) for value in color)
+    for part, stem, count in (("base", "cmp_b", base), ("extended", "cmp_x", extended)):
+        for i in range(1, count + 1):
+            name = f"{stem}{i:04d}"
+            label = id_map(name, FACADES_IDS, size)
+            save(root / part / f"{name}.jpg", picture(name, label))
+            indexed = Image.fromarray(label)
+            indexed.putpalette(palette)
+            indexed.save(root / part / f"{name}.png")
+            (root / part / f"{name}.xml").write_text("<annotation></annotation>")  # is not read
+    for name in ("label_names.txt", "readme.txt"):
+        (root / name).write_text("1 background 1\n")
+    return root
 
 
 def id_map(name: str, ids: Sequence[int], size: tuple[int, int]) -> np.ndarray:

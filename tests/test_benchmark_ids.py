@@ -84,6 +84,13 @@ ID_TABLE = {
         (10, "Bicyclist", 10, 11, 10),
         (11, None, 11, None, None),
     ],
+    "facades": [
+        (1, "background", 0, 1, 0),
+        (2, "facade", 1, 2, 1),
+        (5, "cornice", 4, 5, 4),
+        (10, "molding", 9, 10, 9),
+        (12, "shop", 11, 12, 11),  # no id stands for unlabelled
+    ],
 }
 ROWS = [(name, *row) for name, rows in ID_TABLE.items() for row in rows]
 NO_CLASS = {
@@ -92,6 +99,7 @@ NO_CLASS = {
     "cityscapes": (34, 255),
     "cityscapes_trainids": (19, 26, 254),
     "camvid": (12, 255),
+    "facades": (0, 13, 255),
 }
 
 
@@ -220,6 +228,7 @@ def test_the_gaps_are_all_that_is_missing():
         ("cityscapes", "dynamic", (111, 74, 0)),
         ("cityscapes", "bicycle", (119, 11, 32)),
         ("cityscapes_trainids", "traffic light", (250, 170, 30)),
+        ("facades", "molding", (255, 85, 0)),
     ],
 )
 def test_colours(name: str, class_name: str, color: tuple[int, int, int]):
@@ -234,6 +243,7 @@ def test_which_classes_share_a_colour():
         "cocostuff": set(),
         "cityscapes": {"ego vehicle", "rectification border", "out of roi", "static", "pole", "polegroup"},
         "cityscapes_trainids": set(),
+        "facades": set(),
     }.items():
         space = LabelSpace.named(name)
         colors = [*space.colors, space.ignore_color]

@@ -149,7 +149,7 @@ def test_two_at_a_time_are_refused(tmp_path: Path, server: Server, offer):
 
 
 def test_names_that_cannot_be_fetched(tmp_path: Path):
-    with pytest.raises(ValueError, match="coco: unknown data set; use one of ade20k, cocostuff, cityscapes"):
+    with pytest.raises(ValueError, match="coco: unknown data set; use one of ade20k, cocostuff, facades, "):
         fetch("coco", tmp_path)
     with pytest.raises(ValueError, match="cityscapes: asks for a login.*BY_HAND"):
         fetch("cityscapes", tmp_path)
@@ -157,7 +157,7 @@ def test_names_that_cannot_be_fetched(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["ade20k", "cocostuff"])
+@pytest.mark.parametrize("name", ["ade20k", "cocostuff", "facades"])
 def test_what_is_offered_is_well_formed(name: str):
     archives = module.DOWNLOADS[name].archives
     assert len({a.name for a in archives}) == len(archives)

@@ -31,7 +31,9 @@ app.add_typer(segmenter_app, name="segmenter")
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(help="a name (folder, ade20k, cocostuff, cityscapes, camvid, scenes) or a YAML file"),
+        typer.Argument(
+            help="a name (folder, ade20k, cocostuff, cityscapes, camvid, facades, scenes) or a YAML file"
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="run directory [default: runs/RECIPE]")] = None,
     data: Annotated[str | None, typer.Option(help="folder of the data set")] = None,

@@ -15,7 +15,15 @@ _DERIVED = {"derived": True}  # filled in by `Recipe.resolved`, not by a user
 @dataclass
 class DataConfig:
     source: Literal[
-        "folder", "ade20k", "cocostuff", "cityscapes", "cityscapes_trainids", "camvid", "earth", "scenes"
+        "folder",
+        "ade20k",
+        "cocostuff",
+        "cityscapes",
+        "cityscapes_trainids",
+        "camvid",
+        "earth",
+        "facades",
+        "scenes",
     ] = "folder"
     """where pictures come from: a folder of your own, a benchmark in its official layout (Cityscapes with its
     33 classes, or the 19 that are evaluated), or procedural scenes (nothing to download)"""

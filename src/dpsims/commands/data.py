@@ -17,8 +17,8 @@ Source = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="how DIR is laid out: folder, ade20k, cocostuff, cityscapes, cityscapes_trainids or camvid; "
-        "auto looks which",
+        help="how DIR is laid out: folder, ade20k, cocostuff, cityscapes, cityscapes_trainids, camvid or "
+        "facades; auto looks which",
     ),
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="processes [default: one for each core]")]
@@ -26,7 +26,10 @@ Workers = Annotated[int | None, typer.Option(min=1, help="processes [default: on
 
 @data_app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="ade20k, cocostuff, or cityscapes (tells what to do by hand)")],
+    name: Annotated[
+        str,
+        typer.Argument(help="ade20k, cocostuff, facades, or cityscapes (prints what to do by hand)"),
+    ],
     out: Annotated[Path, typer.Option(help="folder of the data set, made where missing")],
     mirror: Annotated[str | None, typer.Option(help="fetch the same files from below this address")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="keep the archives after unpacking")] = False,

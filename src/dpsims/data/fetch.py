@@ -101,6 +101,18 @@ DOWNLOADS: dict[str, Download] = {
         "pictures under Flickr's terms of use, COCO's and COCO-Stuff's annotations CC BY 4.0: "
         "https://cocodataset.org/#termsofuse, https://github.com/nightrome/cocostuff#licensing",
     ),
+    "facades": Download(
+        "CMP Facades (base and extended, 12 classes)",
+        tuple(
+            # no size and no checksum found in any source
+            Archive(
+                f"https://cmp.felk.cvut.cz/~tylecr1/facade/CMP_facade_DB_{part}.zip", None, None, ".", (part,)
+            )
+            for part in ("base", "extended")
+        ),
+        "no license of the authors is known to us (copies elsewhere say MIT, which is not theirs to grant); "
+        "cite Tylecek and Sara, GCPR 2013: https://cmp.felk.cvut.cz/~tylecr1/facade/",
+    ),
 }
 
 BY_HAND: dict[str, str] = {

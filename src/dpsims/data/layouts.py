@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from dpsims.data import ade20k, camvid, cityscapes, cocostuff, earth, folder
+from dpsims.data import ade20k, camvid, cityscapes, cocostuff, earth, facades, folder
 from dpsims.data.pairs import Layout, PairSource
 from dpsims.data.shards import Shards, is_sharded
 from dpsims.labels import LabelSpace, space_names
@@ -45,7 +45,8 @@ def open_pairs(root: Path, source: str, split: str) -> PairSource | Shards:
 
 def recognise(root: Path) -> str:
     """The source that ROOT is laid out for; `folder` where it looks like no published set."""
-    for name, module in (("cityscapes", cityscapes), ("ade20k", ade20k), ("cocostuff", cocostuff)):
+    modules = {"cityscapes": cityscapes, "ade20k": ade20k, "cocostuff": cocostuff, "facades": facades}
+    for name, module in modules.items():
         if module.recognises(root):
             return name
     return "folder"
@@ -59,4 +60,5 @@ READERS: dict[str, Callable[[Path], Layout]] = {
     "cityscapes_trainids": partial(cityscapes.scan, coding="trainIds"),
     "camvid": camvid.scan,
     "earth": earth.scan,
+    "facades": facades.scan,
 }

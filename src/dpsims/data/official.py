@@ -42,11 +42,16 @@ def official_layout(
             )
             layout.problems.append((pair.image, reason))
     for split in (training, validation):
-        found = len(split.pairs)
-        if found != split.count:
-            why = "incomplete, or a subset" if found < split.count else "other files are among them"
-            layout.notices.append(f"{split.title}: {found:,} pairs, officially {split.count:,}: {why}")
+        layout.notices += count_notices(split.title, len(split.pairs), split.count)
     return layout
+
+
+def count_notices(title: str, found: int, count: int) -> list[str]:
+    """What to report of a part of the set that has another number of pairs than the official one."""
+    if found == count:
+        return []
+    why = "incomplete, or a subset" if found < count else "other files are among them"
+    return [f"{title}: {found:,} pairs, officially {count:,}: {why}"]
 
 
 def held_out(pairs: list[Pair]) -> dict[str, list[Pair]]:
