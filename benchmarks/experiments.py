@@ -1,7 +1,7 @@
-"""Ablations: variants of a recipe, trained at equal pictures or minutes, measured alike, one table.
+"""Ablations: variants of a recipe, trained on equal images or minutes, measured alike, one table.
 
     python benchmarks/experiments.py run benchmarks/experiments/NAME.yaml --data DIR --features \\
-        squeezenet1_1=FILE --features mobilenet_v2=FILE --segmenter FILE [--jobs 2] [--only VARIANT]
+        squeezenet1_1=FILE --features judge=DIR --segmenter FILE [--jobs 2] [--only VARIANT]
     python benchmarks/experiments.py table benchmarks/experiments/NAME.yaml
     python benchmarks/experiments.py sheet benchmarks/experiments/NAME.yaml VARIANT --data DIR --png FILE
 
@@ -10,6 +10,11 @@ The YAML names a recipe, `settings` on top of it for all, `seeds`, and the `vari
 `run` goes on where it was. What was measured goes into docs/measurements/experiments/NAME/VARIANT-SEED.json,
 from which `table` prints: means over seeds and, from two seeds on, the interval that holds the mean with 95 %
 (Student's t).
+
+All variants of a file are trained and measured on one data set at one size. `--features NAME=WEIGHTS` is a
+network of `dpsims evaluate`, and its weights serve the trainings whose backbone has that name, too;
+`judge=DIR` is a network that is nobody's backbone (judge.py). On a busy machine train first, measure later:
+`run --no-measure --jobs 1 [--only VARIANT]`, then the same command without `--no-measure`.
 """
 
 from __future__ import annotations
@@ -21,7 +26,9 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,15 +37,23 @@ import typer
 import yaml
 
 from dpsims.checkpoint import checkpoints, read_json
-from dpsims.instruments import feature_networks
+from dpsims.config import Recipe
+from dpsims.evaluation.features import PooledFeatures
+from dpsims.evaluation.segmentation import segmenter_key
+from dpsims.instruments import feature_networks, feature_scale
 from dpsims.measuring import Bench
 from dpsims.plain import to_dict
 from dpsims.recipes import load_recipe
 from dpsims.synthesis import Synthesizer
 from dpsims.writing import write_png, write_whole
+from judge import NAME as JUDGE
+from judge import load_judge
 
 RESULTS = Path("docs/measurements/experiments")
+BY_NETWORK = {"frechet": "Frechet", "kid": "KID", "recall": "recall"}
 FIGURES = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "diversity": "diversity"}
+STORED = ("frechet", "kid", "precision", "recall", *FIGURES, "iou")
+"""what of a report is stored, by its keys there"""
 # where files lie, and what follows from the data and the backbone
 NOT_KEPT = ("data.root", "backbone.weights", "generator.num_classes", "discriminator.num_classes")
 NOT_KEPT += ("discriminator.backbone",)
@@ -69,13 +84,18 @@ class Training:
         return RESULTS / self.experiment / f"{self.name}.json"
 
     @property
-    def fields(self) -> dict[str, Any]:
-        """All settings that the training has, by `section.field`; where its files lie is left out."""
+    def config(self) -> Recipe:
+        """The recipe with the settings on top."""
         changes: dict[str, dict[str, Any]] = {"training": {"seed": self.seed}}
         for key, value in self.settings.items():
             section, name = key.split(".")
             changes.setdefault(section, {})[name] = value
-        plain = to_dict(load_recipe(self.recipe, changes))
+        return load_recipe(self.recipe, changes)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """All settings that the training has, by `section.field`; where its files are is left out."""
+        plain = to_dict(self.config)
         fields = {f"{section}.{name}": v for section, values in plain.items() for name, v in values.items()}
         return {key: value for key, value in fields.items() if key not in NOT_KEPT}
 
@@ -128,60 +148,134 @@ def read_trainings(file: Path) -> list[Training]:
 def run(
     file: Path,
     data: Annotated[Path, typer.Option(help="folder of the data set")],
-    features: Annotated[list[str], typer.Option(metavar="NAME=WEIGHTS", help="also the backbones' weights")],
+    features: Annotated[
+        list[str], typer.Option(metavar="NAME=WEIGHTS", help="also the backbones' weights; judge=DIR")
+    ],
     segmenter: Annotated[Path | None, typer.Option(help="who measures mIoU; one is trained without")] = None,
+    segmenter_images: Annotated[int, typer.Option(min=1, help="that the trained one sees")] = 6000,
     only: Annotated[list[str] | None, typer.Option(help="these variants")] = None,
-    jobs: Annotated[int, typer.Option(help="trainings side by side, one thread each")] = 2,
+    jobs: Annotated[int, typer.Option(min=1, help="trainings side by side, one thread each")] = 2,
     out: Annotated[Path, typer.Option(help="the trainings' folders")] = Path("runs/experiments"),
     measure: Annotated[bool, typer.Option(help="measure what is trained")] = True,
 ) -> None:
     """Train what is not trained, measure what is not measured."""
-    trainings = [t for t in read_trainings(file) if (not only or t.variant in only)]
+    everything = read_trainings(file)
+    trainings = choose(everything, only)
     weights = {name: file for name, _, file in (text.partition("=") for text in features) if file}
     for training in trainings:
         training.refuse_others(training.result)
         training.refuse_others(training.folder(out) / "trained.json")
-    with ThreadPoolExecutor(jobs) as pool:
-        waiting = [t for t in trainings if not t.result.exists()]
-        list(pool.map(lambda t: train(t, t.command(data, weights, out), out), waiting))
-    if not measure:
-        return
-    bench, real = None, {}
-    for training in trainings:
-        folder = training.folder(out)
-        if training.result.exists() or not (folder / "trained.json").exists():
-            continue
-        newest = checkpoints(folder)[-1]
-        model = Synthesizer.load(newest)
-        if bench is None:
-            config = load_recipe(training.recipe).data
-            config.root, (config.height, config.width) = str(data), model.size
-            networks = feature_networks(features, model.size, model.about)
-            bench = Bench(config, networks, segmenter=segmenter, keep=out / "kept")
-            real = {"variant": "real training pictures", **figures(bench.reference.report)}
-        report, state = bench.measure(model), read_json(newest / "state.json")
-        instruments = {name: digest for name, digest in report["weights"].items() if name != "model"}
-        refuse_other_instruments(training.result.parent / "real.json", instruments)
-        write_json(training.result.parent / "real.json", {**real, "instruments": instruments})
-        facts = {"variant": training.variant, "seed": training.seed, "fields": training.fields}
-        facts |= {"images": state["images_seen"], "minutes": state["seconds"] / 60}
-        facts["validation"] = state["validation"]
-        write_json(training.result, {**facts, **figures(report)})
-        write_png(folder / "grid.png", bench.sheet([model] * 3, TITLES, GRID_ROWS))
-        print(f"{training.variant}, seed {training.seed}: measured", flush=True)
+    waiting = [t for t in trainings if not t.result.exists()]
+    bench = None
+    with one_line_errors():
+        if measure and waiting:  # before hours of training: what is missing is reported now
+            bench = open_bench(everything, data, features, segmenter, segmenter_images, out / "kept")
+            refuse_other_means(RESULTS / file.stem / "real.json", {"data": data_of(bench)})
+        with ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(lambda t: train(t, t.command(data, weights, out), out), waiting))
+        for training in waiting:
+            if bench is not None and (training.folder(out) / "trained.json").exists():
+                measure_training(training, bench, training.folder(out))
     if bench is not None:
         bench.forget()
-    table(file)
+    if measure:
+        table(file)
 
 
-def refuse_other_instruments(file: Path, instruments: dict[str, str]) -> None:
-    """SystemExit where what is there was measured by other networks or another segmenter."""
-    there = read_json(file)["instruments"] if file.exists() else instruments
-    if there != instruments:
-        raise SystemExit(
-            f"error: {file.parent}: measured by {there}, not by {instruments} (digests of weights); use the "
-            "same --features and --segmenter, or delete the folder"
-        )
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """A ValueError becomes the message with which the program ends."""
+    try:
+        yield
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def choose(trainings: list[Training], only: list[str] | None) -> list[Training]:
+    """Those of the variants `only` (None: all). SystemExit for an unknown variant."""
+    known = dict.fromkeys(training.variant for training in trainings)
+    for variant in only or ():
+        if variant not in known:
+            raise SystemExit(f"error: --only {variant}: no such variant; use one of: {', '.join(known)}")
+    return [training for training in trainings if not only or training.variant in only]
+
+
+def open_bench(
+    trainings: list[Training],
+    data: Path,
+    features: list[str],
+    segmenter: Path | None = None,
+    segmenter_images: int = 6000,
+    keep: Path | None = None,
+) -> Bench:
+    """What all of the trainings are measured by, and the real images of their size.
+
+    Raises ValueError for trainings on unequal data or at unequal sizes, which no table can compare, and for
+    networks and data that cannot be read.
+    """
+    configs = [training.config.data for training in trainings]
+    kinds = dict.fromkeys(f"{config.source} at {config.height}x{config.width}" for config in configs)
+    if len(kinds) != 1:
+        raise ValueError(f"variants on {' and '.join(kinds)} are not comparable; use a YAML file for each")
+    config = configs[0]
+    config.root = str(data)
+    networks = networks_of(features, (config.height, config.width))
+    return Bench(config, networks, segmenter=segmenter, segmenter_images=segmenter_images, keep=keep)
+
+
+def networks_of(features: list[str], size: tuple[int, int]) -> list[PooledFeatures]:
+    """Feature networks for images of (height, width), in the order of `--features`."""
+    networks: list[PooledFeatures] = []
+    for text in features:
+        name, _, path = text.partition("=")
+        if name == JUDGE:
+            networks.append(load_judge(path, feature_scale(size)))
+        else:
+            networks += feature_networks([text], size, {})
+    return networks
+
+
+def measure_training(training: Training, bench: Bench, folder: Path) -> None:
+    """Measure the newest checkpoint; write its result, that of the real images, and an image grid."""
+    newest = checkpoints(folder)[-1]
+    model = Synthesizer.load(newest)
+    report, state = bench.measure(model), read_json(newest / "state.json")
+    means = {
+        "instruments": {name: digest for name, digest in report["weights"].items() if name != "model"},
+        "data": data_of(bench),
+    }
+    real = training.result.parent / "real.json"
+    refuse_other_means(real, means)
+    write_json(real, {"variant": "real training images", **stored(bench.reference.report), **means})
+    facts = {"variant": training.variant, "seed": training.seed, "fields": training.fields}
+    facts |= {"images": state["images_seen"], "minutes": state["seconds"] / 60}
+    facts["validation"] = state["validation"]
+    write_json(training.result, {**facts, **stored(report)})
+    write_png(folder / "grid.png", bench.sheet([model] * 3, TITLES, GRID_ROWS))
+    print(f"{training.variant}, seed {training.seed}: measured", flush=True)
+
+
+def data_of(bench: Bench) -> dict[str, Any]:
+    """Size, and what tells the bench's images from others wherever they are stored."""
+    found: dict[str, Any] = {"height": bench.size[0], "width": bench.size[1]}
+    for name, source in (("train", bench.train), ("test", bench.real)):
+        key = segmenter_key(source, *bench.size, images=0, seed=0)
+        found |= {name: key["digest"], f"{name}_images": key["pairs"]}
+    return found
+
+
+def refuse_other_means(file: Path, means: dict[str, dict[str, Any]]) -> None:
+    """SystemExit where what is there was measured by other networks or another segmenter, or on other data.
+
+    A file that does not record one of these (older ones do not record the data) is taken to agree.
+    """
+    there = read_json(file) if file.exists() else {}
+    for what, here in means.items():
+        if there.get(what, here) != here:
+            raise SystemExit(
+                f"error: {file.parent}: measured with other {what}: {there[what]}, not {here}; use the same "
+                "--features, --segmenter and --data, or delete the folder"
+            )
 
 
 def train(training: Training, command: list[str], out: Path) -> None:
@@ -231,29 +325,35 @@ def sheet(
     if not found or not checkpoints(found[0].folder(out)):
         raise SystemExit(f"error: {variant}, seed {seed}: not in {file}, or not trained; use `run`")
     model = Synthesizer.load(checkpoints(found[0].folder(out))[-1])
-    config = load_recipe(found[0].recipe).data
-    config.root, (config.height, config.width) = str(data), model.size
-    write_png(png, Bench(config, []).sheet([model] * 3, TITLES, GRID_ROWS, real=photographs))
+    with one_line_errors():
+        bench = open_bench(found, data, features=[])
+    write_png(png, bench.sheet([model] * 3, TITLES, GRID_ROWS, real=photographs))
 
 
 def table_lines(found: list[dict[str, Any]], real: dict[str, Any]) -> Iterator[str]:
     names = list(real["frechet"])
-    head = ["variant", "seeds", "images", "minutes", *(f"Frechet ({name})" for name in names)]
-    head += [f"recall ({name})" for name in names]
+    head = ["variant", "seeds", "images", "minutes"]
+    head += [f"{title} ({name})" for title, name in product(BY_NETWORK.values(), names)]
     yield "| " + " | ".join([*head, *FIGURES.values()]) + " |"
     yield "|---" * (len(head) + len(FIGURES)) + "|"
     for variant in dict.fromkeys(row["variant"] for row in found):
         rows = [row for row in found if row["variant"] == variant]
         images, minutes = (np.mean([row[key] for row in rows]) for key in ("images", "minutes"))
         cells = [variant, str(len(rows)), f"{images:,.0f}", f"{minutes:.1f}"]
-        cells += [
-            interval([row[key][name] for row in rows]) for key in ("frechet", "recall") for name in names
-        ]
+        for key, name in product(BY_NETWORK, names):
+            cells.append(interval([by_network(row, key, name) for row in rows]))
         cells += [interval([row[key] for row in rows]) for key in FIGURES]
         yield "| " + " | ".join(cells) + " |"
-    cells = ["real training pictures", "", "", ""]
-    cells += [number(real[key][name]) for key in ("frechet", "recall") for name in names]
+    cells = ["real training images", "", "", ""]
+    cells += [number(by_network(real, key, name)) for key, name in product(BY_NETWORK, names)]
     yield "| " + " | ".join([*cells, *(number(real[key]) for key in FIGURES)]) + " |"
+
+
+def by_network(row: dict[str, Any], key: str, name: str) -> float | None:
+    """A stored value in the features of a network; None for the KID of a file from before it was stored."""
+    if key == "kid":
+        return row["kid"][name]["value"] if "kid" in row else None
+    return row[key][name]
 
 
 def interval(values: list[float | None]) -> str:
@@ -274,8 +374,12 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def figures(report: dict[str, Any]) -> dict[str, Any]:
-    return {key: report.get(key) for key in ("frechet", "kernel", "precision", "recall", *FIGURES, "iou")}
+def stored(report: dict[str, Any]) -> dict[str, Any]:
+    """What of a report is stored. KeyError for a report without it: nothing is lost in silence."""
+    missing = [key for key in STORED if key not in report]
+    if missing:
+        raise KeyError(f"the report lacks {', '.join(missing)}; it has {', '.join(report)}")
+    return {key: report[key] for key in STORED}
 
 
 def write_json(file: Path, values: dict[str, Any]) -> None:

@@ -8,9 +8,22 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+import yaml
+
+from dpsims.data.scenes import Scenes
+from dpsims.evaluation.features import PooledFeatures
+from dpsims.instruments import feature_scale
+from dpsims.recipes import recipe_names
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 FILES = sorted((BENCHMARKS / "experiments").glob("*.yaml"))
+BEING_ADDED = {"facades", "earth"} - set(recipe_names())
+"""recipes that have experiments already"""
+JUDGES = Path(__file__).resolve().parents[2] / "shared" / "judges"
+needs_judges = pytest.mark.skipif(
+    not JUDGES.is_dir(), reason="the judge's weights are not part of the project"
+)
 
 
 @pytest.fixture(scope="module")
@@ -18,14 +31,17 @@ def experiments() -> Iterator[ModuleType]:
     spec = importlib.util.spec_from_file_location("experiments", BENCHMARKS / "experiments.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:  # dataclasses look their module up
-        patch.setitem(sys.modules, "experiments", module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)  # as for a script, whose siblings can be imported
+        patch.setitem(sys.modules, "experiments", module)  # dataclasses look their module up
         spec.loader.exec_module(module)
         yield module
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_training_of_an_experiment_is_a_recipe(experiments, file):
+    if (recipe := yaml.safe_load(file.read_text())["recipe"]) in BEING_ADDED:
+        pytest.skip(f"the recipe {recipe} is not there yet")
     trainings = experiments.read_trainings(file)
     assert len({training.name for training in trainings}) == len(trainings) >= 1
     for training in trainings:
@@ -43,11 +59,90 @@ def test_results_of_other_settings_or_instruments_are_refused(experiments, tmp_p
     file.write_text(json.dumps({"fields": {"training.batch_size": 8}}))
     with pytest.raises(SystemExit, match="made with training.batch_size=8, not 4; delete it"):
         training.refuse_others(file)
-    experiments.refuse_other_instruments(tmp_path / "real.json", {"net": "1"})
-    (tmp_path / "real.json").write_text(json.dumps({"instruments": {"net": "1"}}))
-    experiments.refuse_other_instruments(tmp_path / "real.json", {"net": "1"})
-    with pytest.raises(SystemExit, match="use the same --features and --segmenter"):
-        experiments.refuse_other_instruments(tmp_path / "real.json", {"net": "2"})
+
+
+def test_results_of_other_networks_or_other_data_are_rejected(experiments, tmp_path):
+    real, means = tmp_path / "real.json", {"instruments": {"net": "1"}, "data": {"height": 96}}
+    experiments.refuse_other_means(real, means)  # nothing there
+    real.write_text(json.dumps({"instruments": {"net": "1"}}))  # an older file
+    experiments.refuse_other_means(real, means)
+    real.write_text(json.dumps(means))
+    experiments.refuse_other_means(real, means)
+    with pytest.raises(SystemExit, match="other instruments.*use the same --features, --segmenter"):
+        experiments.refuse_other_means(real, {**means, "instruments": {"net": "2"}})
+    with pytest.raises(SystemExit, match="other data: {'height': 96}, not {'height': 64}"):
+        experiments.refuse_other_means(real, {**means, "data": {"height": 64}})
+
+
+def test_variants_are_measured_on_one_data_set_at_one_size(experiments, tmp_path):
+    def training(**settings: object) -> object:
+        return experiments.Training("some", "a", 0, "scenes", {"data.size": 8, **settings})
+
+    one = {"data.height": 32, "data.width": 48}
+    bench = experiments.open_bench([training(**one), training(**one)], tmp_path, ["scenes_tiny"])
+    assert (bench.size, bench.real.name) == ((32, 48), "scenes test")
+    assert [network.name for network in bench.networks] == ["scenes_tiny"]
+    data = experiments.data_of(bench)
+    assert (data["height"], data["width"], data["train_images"]) == (32, 48, 8)
+    with pytest.raises(ValueError, match="scenes at 32x48 and scenes at 32x64 are not comparable"):
+        experiments.open_bench([training(**one), training(**{**one, "data.width": 64})], tmp_path, [])
+
+
+def test_unknown_variants_are_rejected(experiments):
+    trainings = [experiments.Training("some", name, 0, "camvid", {}) for name in ("a", "b")]
+    assert [t.variant for t in experiments.choose(trainings, ["b"])] == ["b"]
+    assert experiments.choose(trainings, None) == trainings
+    with pytest.raises(SystemExit, match="--only c: no such variant; use one of: a, b"):
+        experiments.choose(trainings, ["a", "c"])
+
+
+def test_a_report_without_a_stored_value_is_an_error(experiments):
+    report = {key: None for key in experiments.STORED}
+    assert experiments.stored({**report, "more": 1}) == report
+    del report["kid"]
+    with pytest.raises(KeyError, match="the report lacks kid; it has frechet"):
+        experiments.stored(report)
+
+
+def test_every_stored_value_is_one_that_an_evaluation_reports(experiments, tmp_path, monkeypatch):
+    settings = {"data.size": 8, "data.height": 16, "data.width": 16}
+    training = experiments.Training("some", "a", 0, "scenes", settings)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(Scenes, "__len__", lambda scenes: 8)  # the test split has 200
+    bench = experiments.open_bench([training], tmp_path, ["scenes_tiny"], segmenter_images=1)
+    real = experiments.stored(bench.reference.report)
+    assert real["kid"]["scenes_tiny"]["value"] == real["kid"]["scenes_tiny"]["value"]  # no NaN
+    assert real["miou"] is not None
+
+
+@needs_judges
+def test_the_judge_is_a_feature_network(experiments):
+    size = (48, 64)
+    judge, other = experiments.networks_of([f"judge={JUDGES}", "scenes_tiny"], size)
+    assert isinstance(judge, PooledFeatures) and (judge.name, other.name) == ("judge", "scenes_tiny")
+    assert judge.title.endswith(f"features, pictures enlarged {feature_scale(size):g}x)")
+    image = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    vectors = judge(image)
+    assert vectors.shape == (2, 1024) and vectors.dtype == torch.float32
+    torch.testing.assert_close(judge.level(image).mean((2, 3)), vectors)
+    weights = next(JUDGES.glob("*.safetensors"))
+    again = experiments.load_judge(weights, feature_scale(size))
+    assert again.weights == judge.weights and again.key == judge.key
+    # by hand, without enlargement: RGB in [0, 1], ImageNet's mean and std, third stage
+    plain = experiments.load_judge(JUDGES)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with torch.no_grad():
+        expected = plain.backbone.network.network(((image + 1) / 2 - mean) / std)[3].mean((2, 3))
+    torch.testing.assert_close(plain(image), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_judge_that_cannot_be_loaded_is_one_line(experiments, tmp_path):
+    with pytest.raises(ValueError, match=r"judge=.*there is no .*give the folder that holds resnet50v2.py"):
+        experiments.load_judge(tmp_path)
+    (tmp_path / "resnet50v2_to_stride16.safetensors").write_bytes(b"none")
+    (tmp_path / "resnet50v2.py").write_text("R50v3 = None")
+    with pytest.raises(ValueError, match="resnet50v2.py: does not run .AttributeError.*defines R50v2"):
+        experiments.load_judge(tmp_path)
 
 
 def test_seeds_come_round_after_round_and_settings_on_top(experiments, tmp_path):
@@ -70,14 +165,22 @@ def test_seeds_come_round_after_round_and_settings_on_top(experiments, tmp_path)
 
 
 def test_the_table_holds_means_and_their_intervals(experiments):
-    def row(variant: str, frechet: float) -> dict:
+    def row(variant: str, frechet: float, **more: object) -> dict:
         return {
             "variant": variant, "images": 100, "minutes": 2.0, "frechet": {"net": frechet},
-            "recall": {"net": 0.5}, "miou": 0.25, "pixel_accuracy": 0.5, "diversity": None,
+            "recall": {"net": 0.5}, "miou": 0.25, "pixel_accuracy": 0.5, "diversity": None, **more,
         }  # fmt: skip
 
-    lines = list(experiments.table_lines([row("a", 1.0), row("a", 3.0), row("b", 4.0)], row("real", 0.5)))
+    def kid(value: float) -> dict:
+        return {"net": {"value": value, "std": None}}
+
+    rows = [row("a", 1.0, kid=kid(0.125)), row("a", 3.0, kid=kid(0.125))]
+    rows += [row("b", 4.0, kernel=None)]  # from before KID was stored
+    lines = list(experiments.table_lines(rows, row("real", 0.5, kid=kid(-0.25))))
+    assert lines[0].startswith(
+        "| variant | seeds | images | minutes | Frechet (net) | KID (net) | recall (net)"
+    )
     # two values 2 apart: t is 12.706, the standard error 1
-    assert lines[2].startswith("| a | 2 | 100 | 2.0 | 2 +- 12.7 | 0.5 +- 0 | 0.25 +- 0 |")
-    assert lines[3] == "| b | 1 | 100 | 2.0 | 4 | 0.5 | 0.25 | 0.5 | - |"
-    assert lines[4] == "| real training pictures |  |  |  | 0.5 | 0.5 | 0.25 | 0.5 | - |"
+    assert lines[2].startswith("| a | 2 | 100 | 2.0 | 2 +- 12.7 | 0.125 +- 0 | 0.5 +- 0 | 0.25 +- 0 |")
+    assert lines[3] == "| b | 1 | 100 | 2.0 | 4 | - | 0.5 | 0.25 | 0.5 | - |"
+    assert lines[4] == "| real training images |  |  |  | 0.5 | -0.25 | 0.5 | 0.25 | 0.5 | - |"

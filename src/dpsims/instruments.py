@@ -50,8 +50,7 @@ def feature_networks(
             )
         config = from_dict(BackboneConfig, about["backbone"], where="model.json")
         return [PooledFeatures(load_backbone(config), config.name)]
-    # of the pictures' size alone: comparable between models
-    scale = min(2.0, max(1.0, FEATURE_SIDE / min(size)))
+    scale = feature_scale(size)
     networks: list[PooledFeatures] = []
     for name, _, weights in (text.partition("=") for text in names):
         if name == "inception":
@@ -61,6 +60,14 @@ def feature_networks(
             PooledFeatures(load_backbone(BackboneConfig(name, weights or "pretrained", scale)), name)
         )
     return networks
+
+
+def feature_scale(size: tuple[int, int]) -> float:
+    """The factor by which images of (height, width) are enlarged for a named network: 1 to 2.
+
+    It follows from the size alone, so that distances compare between models.
+    """
+    return min(2.0, max(1.0, FEATURE_SIDE / min(size)))
 
 
 def open_segmenter(
