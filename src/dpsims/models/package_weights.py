@@ -78,8 +78,8 @@ def read_package_weights(weights: PackageWeights, model: Any) -> dict[str, Tenso
     wrong += [key for key in own.keys() & converted.keys() if own[key].shape != converted[key].shape]
     if wrong:
         raise ValueError(
-            f"{weights.file}: does not fit timm's network ({len(wrong)} keys or shapes differ, such as {wrong[0]}); "
-            "another version of timm or of the package: give --backbone.weights FILE"
+            f"{weights.file}: does not fit timm's network ({len(wrong)} keys or shapes differ, such as "
+            f"{wrong[0]}); give the file of this network: --backbone.weights FILE"
         )
     return converted
 
