@@ -98,7 +98,7 @@ def test_the_unlabelled_class_may_be_listed():
     [
         ({"classes": []}, "no class besides"),
         ({"classes": None}, "give"),
-        ({"classes": [{"id": 0, "name": "a"}]}, "needs a whole id"),
+        ({"classes": [{"id": 0, "color": [0, 0, 0]}]}, "needs a name"),
         ({"classes": [{"id": 70000, "name": "a", "color": [0, 0, 0]}]}, "70000"),
         ({"classes": [{"id": 0, "name": "a", "color": [0, 0, 0]}] * 2}, "unique"),
         ({"classes": [{"id": 0, "name": "a", "color": [0, 0, 256]}]}, "class a: color"),

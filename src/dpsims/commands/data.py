@@ -99,7 +99,7 @@ def convert(
     maps: Annotated[list[Path], typer.Argument(help="label maps (PNG), or folders of them")],
     out: Annotated[Path, typer.Option(help="new folder of the converted maps")],
     classes: Annotated[
-        str, typer.Option(help="label space of the maps: classes.json, classes.yaml or a set's name")
+        str, typer.Option(help="label space of the maps: classes.json, .yaml or .txt, or a set's name")
     ],
     to_classes: Annotated[
         str | None, typer.Option(help="label space of the result [default: the maps' own]")

@@ -10,14 +10,17 @@ from dpsims.config import DataConfig
 
 if TYPE_CHECKING:
     from dpsims.data.base import Batch, CachedSource, Source
-    from dpsims.data.batches import fixed_batches, training_batches
+    from dpsims.data.batches import fixed_batches, flip_warnings, training_batches
 
 Split = Literal["train", "val", "test"]
 
-__all__ = ["Batch", "Source", "Split", "fixed_batches", "open_source", "training_batches"]
+__all__ = ["Batch", "Source", "Split", "fixed_batches", "flip_warnings", "open_source", "training_batches"]
 
 # loaded at first use: checking, converting and fetching data do not wait for torch
-_HOME = {"Batch": "base", "Source": "base", "fixed_batches": "batches", "training_batches": "batches"}
+_HOME = {
+    **dict.fromkeys(("Batch", "Source"), "base"),
+    **dict.fromkeys(("fixed_batches", "flip_warnings", "training_batches"), "batches"),
+}
 
 
 def open_source(config: DataConfig, split: Split) -> CachedSource:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -16,6 +17,8 @@ from torchvision.transforms.v2.functional import crop, horizontal_flip, resize
 
 from dpsims.config import DataConfig
 from dpsims.data.base import Batch, Source, epoch_order
+from dpsims.labels import LabelSpace
+from dpsims.labels.sides import left_right_pairs
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 Sample = tuple[UInt8[Tensor, "3 h w"], Int64[Tensor, "h w"]]
@@ -33,6 +36,8 @@ def training_batches(
     world_size: int = 1,
 ) -> Iterator[Batch]:
     """Endless training batches: random zooms (1 to `config.crop`) and mirrors, image and label map alike.
+
+    In mirrored images the label space's `flip_pairs` change places (what was a left arm is a right one).
 
     A crop has its picture's shape and is squeezed to the training size, as a whole picture is in
     `fixed_batches`: training and measuring see the same proportions. A share `config.rare_crop` of the crops
@@ -59,6 +64,18 @@ def training_batches(
     share = batch_size // world_size
     numbers = _sample_numbers(first_image + rank * share, share, batch_size)
     return _load_training(_TrainingSamples(source, config, seed), numbers, config.workers)
+
+
+def flip_warnings(space: LabelSpace, flip: bool) -> list[str]:
+    """A line where training mirrors images (flip), classes name their side, and there are no `flip_pairs`."""
+    pairs = left_right_pairs(space.names) if flip and not space.flip_pairs else []
+    if not pairs:
+        return []
+    entries = json.dumps([list(pair) for pair in pairs], ensure_ascii=False)
+    return [
+        f'mirrored images mix up left and right: add "flip_pairs": {entries} to classes.json, or train with '
+        "--data.flip false"
+    ]
 
 
 def fixed_batches(
@@ -128,6 +145,8 @@ class _TrainingSamples(Dataset):
 
     def __init__(self, source: Source, config: DataConfig, seed: int) -> None:
         self.source, self.config, self.seed = source, config, seed
+        # None: mirrored, every class stays what it is
+        self.flip_table = torch.from_numpy(source.space.flip_table) if source.space.flip_pairs else None
         self.orders: dict[int, np.ndarray] = {}
 
     def __getitem__(self, n: int) -> Sample | ValueError:
@@ -149,6 +168,7 @@ class _TrainingSamples(Dataset):
         image, label = _cut(image, label, box, (config.height, config.width))
         if config.flip and mirror < 0.5:
             image, label = horizontal_flip(image), horizontal_flip(label)
+            label = label if self.flip_table is None else self.flip_table[label]
         return image, label
 
     def _order(self, epoch: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Your own pictures: `classes.json`, `images/`, `labels/`, with or without split folders above these two."""
+"""Your own images: a list of classes, `images/`, `labels/`, with or without split folders above these two."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ _FOLDERS = {"images": IMAGE_SUFFIXES, "labels": (LABEL_SUFFIX,)}
 def scan(root: Path) -> Layout:
     """The pairs of a folder.
 
-    ROOT holds `classes.json` (or .yaml) and either `images/` (jpg, jpeg, png, webp) and `labels/` (png), with
-    the same stems, or those two below `train/`, `val/` and `test/`. A split that has no folder of its own is
-    a tenth of the training pictures, chosen by a hash of their names and taken out of the training split (two
-    at least, since measuring takes two, where that leaves most of them to training). Pictures and maps that
-    lie elsewhere below ROOT, and would be left out unseen, are problems of the layout.
+    ROOT holds `classes.json` (or .yaml, .txt), and either `images/` (jpg, jpeg, png, webp) and `labels/`
+    (png), with the same stems, or those two below `train/`, `val/` and `test/`. A split that has no folder of
+    its own is a tenth of the training pictures, chosen by a hash of their names and taken out of the training
+    split (two at least, since measuring takes two, where that leaves most of them to training). Pictures and
+    maps that lie elsewhere below ROOT, and would be left out unseen, are problems of the layout.
 
     Raises ValueError where ROOT or its classes are missing or malformed.
     """
     if not root.is_dir():
-        raise ValueError(f"{root}: no such folder; give one with classes.json, images/ and labels/")
+        raise ValueError(
+            f"{root}: no such folder; give one with classes.json or classes.txt, images/ and labels/"
+        )
     layout = Layout(root, "folder", LabelSpace.load(root), {split: [] for split in SPLITS})
     folders = {split: root / split for split in SPLITS if (root / split).is_dir()}
     layout.problems = _not_read(root, folders)

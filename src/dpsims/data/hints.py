@@ -41,7 +41,7 @@ def _id_hints(report: DataReport, unknown: dict[int, Unknown]) -> list[str]:
             now = "none" if space.ignore_id is None else str(space.ignore_id)
             found.append(
                 f"{code} is unlabelled in many sets; if it is here, set ignore_id to {code} in the class "
-                f"list (now {now})"
+                f'list (now {now}): "ignore_id": {code} in classes.json, which classes.txt cannot say'
             )
     return found
 
@@ -123,7 +123,8 @@ def _from_one(used: set[int], space: LabelSpace) -> str:
         return ""
     return (
         "either the class list lacks a class, or 0 is unlabelled in the maps and the classes begin at 1: "
-        "then add 1 to each id in the class list and set ignore_id to 0"
+        'then add 1 to each id in the class list and set ignore_id to 0 (a list of names: "ignore_id": 0 in '
+        'classes.json, and "unlabeled" as the first name)'
     )
 
 
@@ -152,6 +153,11 @@ def _color_hints(report: DataReport, unknown: dict[str, Unknown]) -> list[str]:
     found = []
     if len(others) > 1 and (others == others[:, :1]).all() and set(others[:, 0].tolist()) <= _known(space):
         return ["the maps are grey, and their grey levels are ids: save them as grey, not RGB"]
+    if space.colors_are_ours:
+        found.append(
+            'a class list without colors gets generated ones, and the maps are RGB: add the "color" of each '
+            "class, or save the maps as ids"
+        )
     if len(others) and (space.classes_of_colors(others[:, ::-1]) >= 0).all():
         found.append(
             "with red and blue exchanged the colours are classes: the maps were saved as BGR (OpenCV); swap "

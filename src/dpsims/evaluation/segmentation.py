@@ -193,6 +193,8 @@ def segmenter_key(source: Source, height: int, width: int, images: int, seed: in
         "digest": digest.hexdigest()[:16],
         "classes": list(source.space.evaluation.names),
     }
+    if source.space.flip_pairs:
+        data["flip_pairs"] = [list(pair) for pair in source.space.flip_pairs]
     return {"version": 2, **data, "height": height, "width": width, "images": images, "seed": seed}
 
 

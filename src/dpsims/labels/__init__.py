@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 Color = tuple[int, int, int]
-CLASSES_FILES = ("classes.json", "classes.yaml", "classes.yml")
+CLASSES_FILES = ("classes.json", "classes.yaml", "classes.yml", "classes.txt")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class LabelSpace:
     in index PNGs and `colors[i]` (RGB, 0..255) in colour-coded ones. `ignore_id`: id of unlabelled pixels in
     files, or None where every pixel has a class; `ignore_color`: their colour. `aliases`: further classes of
     the files, read as one of the K or as unlabelled. `evaluated`: the names of the classes that evaluation
-    counts, in its order; none given counts all.
+    counts, in its order; none given counts all. `flip_pairs`: the names of two classes each that a mirrored
+    image exchanges, such as left and right arm.
     """
 
     names: tuple[str, ...]
@@ -51,6 +52,7 @@ class LabelSpace:
     ignore_color: Color = (0, 0, 0)
     aliases: tuple[Alias, ...] = ()
     evaluated: tuple[str, ...] = ()
+    flip_pairs: tuple[tuple[str, str], ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -97,18 +99,41 @@ class LabelSpace:
         return np.array([*self.colors, self.ignore_color], dtype=np.uint8)
 
     @cached_property
+    def colors_are_ours(self) -> bool:
+        """Whether the colors are those that a list of classes without colors gets."""
+        from dpsims.labels.palette import distinct_colors
+
+        return distinct_colors(self.num_classes, [self.ignore_color]) == list(self.colors)
+
+    @cached_property
     def evaluation(self) -> LabelSpace:
         """The classes that evaluation counts, as a label space of their own; most often this one."""
         if not self.evaluated:
             return self
         kept = [self.names.index(name) for name in self.evaluated]
         colors, ids = [self.colors[i] for i in kept], [self.ids[i] for i in kept]
-        return LabelSpace(self.evaluated, tuple(colors), tuple(ids), self.ignore_id, self.ignore_color)
+        return LabelSpace(
+            self.evaluated,
+            tuple(colors),
+            tuple(ids),
+            self.ignore_id,
+            self.ignore_color,
+            flip_pairs=tuple(pair for pair in self.flip_pairs if set(pair) <= set(self.evaluated)),
+        )
 
     @cached_property
     def evaluation_table(self) -> np.ndarray:
         """int64 (K+1,): index -> index in `evaluation`; what is not counted becomes unlabelled there."""
         return self.table_to(self.evaluation, drop=True)
+
+    @cached_property
+    def flip_table(self) -> np.ndarray:
+        """int64 (K+1,): index -> index in the mirrored image; `flip_pairs` change places, others stay."""
+        table = np.arange(self.num_classes + 1)
+        for left, right in self.flip_pairs:
+            i, j = self.names.index(left), self.names.index(right)
+            table[[i, j]] = j, i
+        return table
 
     def table_to(self, other: LabelSpace, drop: bool = False) -> np.ndarray:
         """int64 (K+1,): index here -> index in another space, class by class of the same name (in any case).
@@ -165,6 +190,7 @@ class LabelSpace:
             raise ValueError(
                 f"{where}: label id {ids[y, x]} at row {y}, column {x} ({_pixels(ids == ids[y, x])}) is not "
                 f"in the label space ({self._allowed()}); correct the map (or classes.json, of your own set)"
+                + self._unlabelled_hint(int(ids[y, x]))
             )
         return index.astype(np.int64)
 
@@ -185,10 +211,10 @@ class LabelSpace:
                 both = " and ".join(sharing)
                 raise ValueError(f"{where}: {both} share the colour {color}, seen {place}; use ids")
             count = _pixels((rgb == rgb[y, x]).all(-1))
-            raise ValueError(
-                f"{where}: colour {color} {place} ({count}) belongs to no class; save the map without "
-                "anti-aliasing, or correct the list of classes"
-            )
+            fix = "save the map without anti-aliasing, or correct the list of classes"
+            if self.colors_are_ours:
+                fix = f'{fix}, which gets generated colors where it gives none: add the "color" of each class'
+            raise ValueError(f"{where}: colour {color} {place} ({count}) belongs to no class; {fix}")
         return index
 
     def encode_ids(self, index: np.ndarray) -> np.ndarray:
@@ -201,6 +227,11 @@ class LabelSpace:
     def colorize(self, index: np.ndarray) -> np.ndarray:
         """Indices (..., H, W) -> uint8 (..., H, W, 3) in the palette's colours."""
         return self.palette[index]
+
+    def _unlabelled_hint(self, code: int) -> str:
+        if code != 255 or self.ignore_id is not None:
+            return ""
+        return '; if it marks unlabeled pixels, set "ignore_id": 255 in classes.json (classes.txt cannot)'
 
     def _allowed(self) -> str:
         known = sorted({*self.ids, *(alias.id for alias in self.aliases if alias.id is not None)})
@@ -225,17 +256,22 @@ class LabelSpace:
         values: dict[str, Any] = {"ignore_id": self.ignore_id, "ignore_color": list(self.ignore_color)}
         values["classes"] = classes
         ignore = [alias.name for alias in self.aliases if alias.index == self.num_classes]
-        extras = {"merge": merge, "ignore": ignore, "evaluate": list(self.evaluated)}
+        extras: dict[str, Any] = {"merge": merge, "ignore": ignore, "evaluate": list(self.evaluated)}
+        extras["flip_pairs"] = [list(pair) for pair in self.flip_pairs]
         return values | {key: value for key, value in extras.items() if value}
 
     @classmethod
     def from_dict(cls, values: Any, where: str = "classes.json") -> LabelSpace:
-        """Read the form of classes.json: `{"ignore_id": null, "classes": [{"id", "name", "color"}, ...]}`.
+        """Read the form of classes.json: `{"ignore_id": 255, "classes": [{"id", "name", "color"}, ...]}`.
+
+        A class may be its name alone, and the list of classes may be all there is. Without ids (of any class)
+        they are 0..K-1 in order; a class without a color gets one that is distinct and follows from `values`
+        alone. Without `ignore_id` no pixel may be unlabeled.
 
         The class whose id is `ignore_id` may be listed too. Besides: `"merge": {"car": ["car", "truck"]}`
-        makes one class of several, `"ignore": [names]` reads classes as unlabelled (their id or color may be
-        null), `"evaluate": [names]` says which ones evaluation counts. Raises ValueError naming `where` and
-        the entry at fault.
+        makes one class of several, `"ignore": [names]` reads classes as unlabelled (their id may be null),
+        `"evaluate": [names]` says which ones evaluation counts, `"flip_pairs": [["l_eye", "r_eye"]]` which
+        ones a mirrored image exchanges. Raises ValueError naming `where` and the entry at fault.
         """
         from dpsims.labels.files import read_space
 
@@ -243,7 +279,7 @@ class LabelSpace:
 
     @classmethod
     def load(cls, path: str | Path) -> LabelSpace:
-        """Read a classes.json or classes.yaml, or the one in a folder.
+        """Read a classes.json, classes.yaml or classes.txt (a name a line), or the one in a folder.
 
         Raises ValueError (with the file's name) where it is missing or malformed.
         """

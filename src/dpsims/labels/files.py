@@ -1,4 +1,4 @@
-"""Label spaces from files: `classes.json` or `classes.yaml`."""
+"""Label spaces from files: `classes.json`, `classes.yaml` or `classes.txt`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from dpsims.labels import CLASSES_FILES, Alias, Color, LabelSpace
+from dpsims.labels.palette import distinct_colors
 
-_OPTIONAL = ("ignore_id", "ignore_color", "merge", "ignore", "evaluate")
-_FORM = '{"ignore_id": ..., "classes": [{"id", "name", "color"}, ...]}'
+_OPTIONAL = ("ignore_id", "ignore_color", "merge", "ignore", "evaluate", "flip_pairs")
+_FORM = '{"classes": ["sky", "road", ...]}'
 
 
 @dataclass
 class _Entry:
-    """A class as a file lists it."""
+    """A class as a file lists it. color: None where it has none."""
 
     id: int | None
     name: str
@@ -36,10 +37,15 @@ def load_space(path: Path) -> LabelSpace:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        reason = f"cannot be read ({error.strerror}); it holds class names and colours"
+        reason = (
+            f"cannot be read ({error.strerror}); it lists the classes: {_FORM}, or, as classes.txt, one name "
+            "a line"
+        )
         raise ValueError(f"{path}: {reason}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: is no text (UTF-8)") from error
+    if path.suffix.lower() == ".txt":
+        return read_space(_lines(text, path), str(path))
     if path.suffix.lower() in (".yaml", ".yml"):
         import yaml
 
@@ -54,8 +60,25 @@ def load_space(path: Path) -> LabelSpace:
         raise ValueError(f"{path}: is not JSON (line {error.lineno}: {error.msg})") from error
 
 
+def _lines(text: str, path: Path) -> list[str]:
+    """The names in a classes.txt, one a line. A line's number, from 0, is the id."""
+    if not text.strip():
+        raise ValueError(f"{path}: is empty; write one class name a line")
+    names = [line.strip() for line in text.rstrip().split("\n")]
+    lines: dict[str, int] = {}
+    for number, name in enumerate(names, 1):
+        if not name:
+            raise ValueError(f"{path}: line {number} is empty, which shifts the ids below it; remove it")
+        first = lines.setdefault(name.casefold(), number)
+        if first != number:
+            raise ValueError(f"{path}: lines {first} and {number} are both {name}; give each class one line")
+    return names
+
+
 def read_space(values: Any, where: str) -> LabelSpace:
     """What such a file holds -> the label space; see `LabelSpace.from_dict`."""
+    if isinstance(values, list):
+        values = {"classes": values}
     if not isinstance(values, dict) or not isinstance(values.get("classes"), list):
         raise ValueError(f"{where}: give {_FORM}")
     ignore_id = values.get("ignore_id")
@@ -85,6 +108,7 @@ def read_space(values: Any, where: str) -> LabelSpace:
     if not groups:
         raise ValueError(f"{where}: has no class besides the unlabelled one; give {_FORM}")
     heads = [_head(name, members, where) for name, members in groups.items()]
+    colors = _colors(heads, [ignore_color, *(e.color for e in entries.values() if e.color is not None)])
     aliases: list[Alias] = []
     for index, (name, head) in enumerate(zip(groups, heads, strict=True)):
         if head.name.casefold() != name.casefold():  # the merged class has its id and colour, not its name
@@ -100,12 +124,13 @@ def read_space(values: Any, where: str) -> LabelSpace:
             raise ValueError(f"{where}: evaluate: {name} is no class; there are {', '.join(groups)}")
     return LabelSpace(
         tuple(groups),
-        tuple(head.color for head in heads if head.color is not None),
+        colors,
         tuple(head.id for head in heads if head.id is not None),
         ignore_id,
         ignore_color,
         tuple(aliases),
         tuple(by_key[name.casefold()] for name in evaluated),
+        _flip_pairs(values.get("flip_pairs"), by_key, merged_into, where),
     )
 
 
@@ -120,28 +145,41 @@ def _refuse_misspelt(values: dict[str, Any], where: str) -> None:
 def _head(name: str, members: list[_Entry], where: str) -> _Entry:
     """The class that gives a (merged) class its id and colour: the one of its name, or else the first."""
     same = [member for member in members if member.name.casefold() == name.casefold()]
-    for head in same or members:
-        if head.id is not None and head.color is not None:
+    numbered = [member for member in same or members if member.id is not None]
+    for head in numbered:
+        if head.color is not None:
             return head
-    raise ValueError(f"{where}: class {name} needs an id and a color")
+    if not numbered:
+        raise ValueError(f"{where}: class {name} needs an id")
+    return numbered[0]
+
+
+def _colors(heads: list[_Entry], given: list[Color]) -> tuple[Color, ...]:
+    """The classes' colors, distinct ones for those that have none."""
+    lacking = sum(head.color is None for head in heads)
+    made = iter(distinct_colors(lacking, given) if lacking else ())
+    return tuple(next(made) if head.color is None else head.color for head in heads)
 
 
 def _entries(classes: list[Any], other: set[str], where: str) -> dict[str, _Entry]:
     """Name in lower case -> class, in the file's order.
 
-    other: the classes that are ignored or merged, which may do without id and colour.
+    other: the classes that are ignored or merged, whose id may be null.
     """
     optional = {name.casefold() for name in other}
+    items = [_item(item, where) for item in classes]
+    numbered = [item["name"] for item in items if "id" in item]
     entries: dict[str, _Entry] = {}
     ids: dict[int, str] = {}
-    for item in classes:
-        if not isinstance(item, dict) or not {"id", "name", "color"} <= item.keys():
-            raise ValueError(f"{where}: class {item!r} needs a whole id, a name and a color [r, g, b]")
-        number, name, color = item["id"], item["name"], item["color"]
-        if not isinstance(name, str):  # YAML reads no, on, 7 and dates as other things
-            raise ValueError(f"{where}: class name {name!r} is no text; put it in quotes")
-        free = name.casefold() in optional
-        if not (_is_id(number) or (free and number is None)):
+    for place, item in enumerate(items):
+        name = item["name"]
+        if numbered and "id" not in item:
+            raise ValueError(
+                f"{where}: class {name} has no id, but {numbered[0]} has one; give all an id, or none (then "
+                "they are 0, 1, ... in order)"
+            )
+        number = item.get("id", place)
+        if not (_is_id(number) or (name.casefold() in optional and number is None)):
             raise ValueError(f"{where}: class id {number!r} ({name}): use unique whole numbers 0..65535")
         if number is not None and number in ids:
             raise ValueError(
@@ -151,9 +189,52 @@ def _entries(classes: list[Any], other: set[str], where: str) -> dict[str, _Entr
             raise ValueError(f"{where}: two classes are named {name}; give each a name of its own")
         if number is not None:
             ids[number] = name
-        rgb = None if free and color is None else _color(color, f"{where}: class {name}")
+        color = item.get("color")
+        rgb = None if color is None else _color(color, f"{where}: class {name}")
         entries[name.casefold()] = _Entry(number, name, rgb)
     return entries
+
+
+def _item(item: Any, where: str) -> dict[str, Any]:
+    """A class as listed, by its name alone or with more, as {"name", maybe "id", maybe "color"}."""
+    values = item if isinstance(item, dict) else {"name": item}
+    if "name" not in values:
+        raise ValueError(f'{where}: class {item!r} needs a name, as in {{"name": "sky"}}')
+    name = values["name"]
+    if not isinstance(name, str):  # YAML reads no, on, 7 and dates as other things
+        raise ValueError(f"{where}: class name {name!r} is no text; put it in quotes")
+    if not name.strip():
+        raise ValueError(f"{where}: class {item!r} has an empty name; name it")
+    for field in values.keys() - {"id", "name", "color"}:
+        near = difflib.get_close_matches(str(field), ("id", "color", "colour"), n=1, cutoff=0.8)
+        meant = near[0].replace("colour", "color") if near else None
+        if meant and meant not in values:  # it would be made up without a word
+            raise ValueError(f"{where}: class {name}: unknown field {field}; did you mean {meant}?")
+    return values
+
+
+def _flip_pairs(
+    values: Any, names: dict[str, str], merged_into: dict[str, str], where: str
+) -> tuple[tuple[str, str], ...]:
+    """The pairs of classes that a mirrored image exchanges. names: lower case -> name, of all classes."""
+    if not isinstance(values, (list, tuple, type(None))):
+        raise ValueError(f'{where}: flip_pairs={values!r} should look like [["left arm", "right arm"]]')
+    found: list[tuple[str, str]] = []
+    used: set[str] = set()
+    for pair in values or ():
+        listed = f"{where}: flip_pairs: {pair!r}"
+        if not isinstance(pair, (list, tuple)) or [type(name) for name in pair] != [str, str]:
+            raise ValueError(f"{listed} should be two class names")
+        for name in pair:
+            if name.casefold() not in names:
+                into = merged_into.get(name.casefold())
+                fix = f"it is merged into {into}" if into else f"there are {', '.join(names.values())}"
+                raise ValueError(f"{listed}: {name} is no class; {fix}")
+            if name.casefold() in used:
+                raise ValueError(f"{listed}: {name} is listed twice; a class has one partner")
+            used.add(name.casefold())
+        found.append((names[pair[0].casefold()], names[pair[1].casefold()]))
+    return tuple(found)
 
 
 def _members(values: Any, where: str) -> list[str]:

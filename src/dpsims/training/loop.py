@@ -19,7 +19,7 @@ import yaml
 
 from dpsims import checkpoint
 from dpsims.config import BackboneConfig, Recipe
-from dpsims.data import Batch, Source, fixed_batches, open_source, training_batches
+from dpsims.data import Batch, Source, fixed_batches, flip_warnings, open_source, training_batches
 from dpsims.data.base import epoch_order
 from dpsims.evaluation.features import PooledFeatures
 from dpsims.evaluation.validate import validate
@@ -98,6 +98,8 @@ def train(recipe: Recipe, out: str | Path) -> Path:
         )
     for note in (*recipe.ignored(), *source.notices):
         log.say(f"note: {note}")
+    for warning in flip_warnings(source.space, recipe.data.flip):
+        log.say(f"warning: {warning}")
     if newest is not None:
         log.say(f"going on from {newest} ({images_seen} images)")
     if images_seen >= settings.total_images:
