@@ -13,7 +13,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.cache
 
 .PHONY: demo test setup lint format clean
 
-## train on procedural scenes, generate, measure: figures in runs/demo/report.json, pictures beside it
+## the shipped model, then training from scratch on satellite images: metrics in runs/demo/report.json, images beside it
 demo: setup
 	$(BIN)/dpsims demo
 

@@ -114,14 +114,15 @@ class Training:
     def folder(self, out: Path) -> Path:
         return out / self.experiment / self.name
 
-    def command(self, data: Path, weights: dict[str, str], out: Path) -> list[str]:
+    def command(self, data: Path, weights: dict[str, str], out: Path, core_time: bool = False) -> list[str]:
         settings = {**self.settings, "training.seed": self.seed}
         recipe = load_recipe(self.recipe)
         name = settings.get("backbone.name", recipe.backbone.name)
         settings.setdefault("backbone.weights", weights.get(name, recipe.backbone.weights))
         options = [text for key, value in settings.items() for text in (f"--{key}", plain(value))]
-        program = [sys.executable, "-m", "dpsims.cli", "train", self.recipe, "--data", str(data)]
-        return [*program, "--out", str(self.folder(out)), *options]
+        program = [str(Path(__file__).with_name("core_time.py"))] if core_time else ["-m", "dpsims.cli"]
+        train = [sys.executable, *program, "train", self.recipe, "--data", str(data)]
+        return [*train, "--out", str(self.folder(out)), *options]
 
 
 def plain(value: Any) -> str:
@@ -157,6 +158,9 @@ def run(
     jobs: Annotated[int, typer.Option(min=1, help="trainings side by side, one thread each")] = 2,
     out: Annotated[Path, typer.Option(help="the trainings' folders")] = Path("runs/experiments"),
     measure: Annotated[bool, typer.Option(help="measure what is trained")] = True,
+    core_time: Annotated[
+        bool, typer.Option("--core-time", help="minutes are CPU time: fair on a machine that does other work")
+    ] = False,
 ) -> None:
     """Train what is not trained, measure what is not measured."""
     everything = read_trainings(file)
@@ -172,7 +176,7 @@ def run(
             bench = open_bench(everything, data, features, segmenter, segmenter_images, out / "kept")
             refuse_other_means(RESULTS / file.stem / "real.json", {"data": data_of(bench)})
         with ThreadPoolExecutor(jobs) as pool:
-            list(pool.map(lambda t: train(t, t.command(data, weights, out), out), waiting))
+            list(pool.map(lambda t: train(t, t.command(data, weights, out, core_time), out), waiting))
         for training in waiting:
             if bench is not None and (training.folder(out) / "trained.json").exists():
                 measure_training(training, bench, training.folder(out))

