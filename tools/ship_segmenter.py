@@ -1,6 +1,7 @@
 """Train the small segmenter that ships with the package, so that `make demo` need not: float16 weights.
 
-OMP_NUM_THREADS=1 .venv/bin/python tools/ship_segmenter.py earth DATA src/dpsims/assets/earth_segmenter.safetensors
+OMP_NUM_THREADS=1 .venv/bin/python tools/ship_segmenter.py earth DATA \\
+    src/dpsims/assets/earth_segmenter.safetensors
 """
 
 from __future__ import annotations
@@ -27,9 +28,8 @@ def main(recipe: str, data: str, out: str) -> None:
     batches = fixed_batches(test, config.height, config.width, 16)
     segmenter.score = score_segmenter(segmenter, batches, test.space)
     segmenter.half().save(Path(out))
-    print(
-        f"{out}: {Path(out).stat().st_size / 1e6:.1f} MB, real test images: mIoU {segmenter.score['miou']:.3f}"
-    )
+    megabytes, score = Path(out).stat().st_size / 1e6, segmenter.score["miou"]
+    print(f"{out}: {megabytes:.1f} MB, mIoU {score:.3f} on real test images")
 
 
 if __name__ == "__main__":

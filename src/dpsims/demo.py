@@ -31,10 +31,12 @@ TITLES = ["untrained", "trained here", "trained here", "shipped", "shipped"]
 def run(out: Path, minutes: float = 5.0, wheels: Path | None = None) -> dict[str, Any]:
     """Generate with the shipped model, then train one like it for `minutes` and measure both.
 
-    Writes OUT/examples.png, OUT/earth (the data set), a run in OUT, OUT/contact_sheet.png and OUT/report.json,
-    and prints a table. wheels: see `fetch_earth`. The report has `trained`, `shipped`, `untrained` and `real`,
-    each with `frechet`, `miou` and `diversity`, and all metrics under `details`. Run again, it trains no
-    longer than `minutes` in all. Raises ValueError where `out` holds another run.
+    Writes OUT/examples.png, OUT/earth (the data set), a run in OUT, OUT/contact_sheet.png,
+    OUT/report.json, and prints a table. wheels: see `fetch_earth`.
+
+    The report has `trained`, `shipped`, `untrained` and `real`, each with `frechet`, `miou` and `diversity`,
+    and all metrics under `details`. Run again, it trains no longer than `minutes` in all. Raises ValueError
+    where `out` holds another run.
     """
     shipped = Synthesizer.load(SHIPPED)
     write_examples(out / "examples.png", shipped)
