@@ -154,6 +154,8 @@ def studio(browser: Browser, server: Running, jobs: list[Job]) -> Iterator[Studi
 def test_it_opens_with_the_shipped_model_and_a_picture(studio: Studio):
     assert studio.last.model == "earth"
     assert len(np.unique(studio.label)) >= 3
+    chosen = studio.page.locator("#palette [aria-pressed=true]").get_attribute("data-index")
+    assert chosen is not None and 0.02 <= (studio.label == int(chosen)).mean() < 0.2  # no specks, no sea
     seen = studio.page.evaluate(
         """() => { const pane = document.getElementById('picture');
         const {data} = pane.getContext('2d').getImageData(0, 0, pane.width, pane.height);
