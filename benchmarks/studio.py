@@ -1,6 +1,6 @@
 """The studio, measured: from stroke to picture in a real browser, and under the load of many clients.
 
-    python benchmarks/studio.py latency [--model scenes] [--size 256x256]
+    python benchmarks/studio.py latency [--model earth] [--size 256x256]
     python benchmarks/studio.py load [--clients 64] [--seconds 60]
 
 `latency`: Chromium paints short strokes on a blank map; for every change of the map, the time until a picture
@@ -67,7 +67,7 @@ def serve(model: str, max_batch: int = MAX_BATCH) -> None:
 
 @app.command()
 def latency(
-    model: Annotated[str, typer.Option(help="run, checkpoint or shipped model")] = "scenes",
+    model: Annotated[str, typer.Option(help="run, checkpoint or shipped model")] = "earth",
     size: Annotated[str, typer.Option(help="HEIGHTxWIDTH of the map")] = "256x256",
 ) -> None:
     """From stroke to picture: p50 and p95."""
@@ -120,11 +120,11 @@ def stroke(page, number: int) -> float:
 
 @app.command()
 def load(
-    model: Annotated[str, typer.Option(help="run, checkpoint or shipped model")] = "scenes",
-    size: Annotated[str, typer.Option(help="HEIGHTxWIDTH of the maps")] = "96x144",
+    model: Annotated[str, typer.Option(help="run, checkpoint or shipped model")] = "earth",
+    size: Annotated[str, typer.Option(help="HEIGHTxWIDTH of the maps")] = "128x128",
     clients: int = 64,
     seconds: float = 60.0,
-    classes: Annotated[int, typer.Option(help="class ids 0..N-1 of the maps")] = 10,
+    classes: Annotated[int, typer.Option(help="class ids 0..N-1 of the maps")] = 14,
 ) -> None:
     """Pictures a second with and without batching, answers by status, memory."""
     height, width = size_of(size)

@@ -100,7 +100,7 @@ def test_cityscapes_may_be_trained_on_its_19_classes(tmp_path: Path, dpsims: Run
 
 def test_a_folder_with_several_kinds_of_maps_is_refused(tmp_path: Path, dpsims: Run):
     root = miniatures.cityscapes(tmp_path / "set")
-    code, _, err = dpsims("generate", "scenes", root / "gtFine/val/frankfurt", "--out", tmp_path / "out")
+    code, _, err = dpsims("generate", "earth", root / "gtFine/val/frankfurt", "--out", tmp_path / "out")
     assert code == 1 and "_labelIds.png" in err and len(err.strip().splitlines()) == 1
 
 

@@ -116,9 +116,9 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(
 def test_a_refused_call_leaves_no_folder_and_keeps_one_that_was_there(dpsims, tmp_path: Path):
     label = tmp_path / "map.png"
     Image.fromarray(np.full((8, 8), 77, np.uint8)).save(label)
-    for model in ("nosuch", "scenes"):  # an unknown model, an id out of range
+    for model in ("nosuch", "earth"):  # an unknown model, an id out of range
         code, _, _ = dpsims("generate", model, label, "--out", tmp_path / "new" / "folder")
         assert code != 0 and not (tmp_path / "new").exists()
     (tmp_path / "old").mkdir()
-    assert dpsims("generate", "scenes", label, "--out", tmp_path / "old")[0] != 0
+    assert dpsims("generate", "earth", label, "--out", tmp_path / "old")[0] != 0
     assert (tmp_path / "old").is_dir()

@@ -59,7 +59,7 @@ def test_a_field_that_is_no_text_is_an_unknown_field(key: Any):
             "source",
             "mars",
             "data.source='mars' should be one of folder, ade20k, cocostuff, cityscapes, cityscapes_trainids, "
-            "camvid, facades, scenes",
+            "camvid, earth, facades, scenes",
         ),
     ],
 )

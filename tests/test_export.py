@@ -272,5 +272,5 @@ def test_an_xml_never_stands_beside_weights_of_another(tmp_path: Path, monkeypat
 
 def test_which_names_are_exported_files(tmp_path: Path):
     (tmp_path / "run.onnx").mkdir()
-    assert is_exported("x.ONNX") and is_exported("x.pt2") and not is_exported("scenes")
+    assert is_exported("x.ONNX") and is_exported("x.pt2") and not is_exported("earth")
     assert not is_exported(tmp_path / "run.onnx")

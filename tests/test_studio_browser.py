@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dpsims.data.scenes import SCENES_SPACE
+from dpsims.labels import LabelSpace
 from dpsims.studio.engine import Engine, Job
 from dpsims.studio.hosted import host
 from tests.browsers import start_chromium
@@ -24,8 +24,9 @@ from tests.studio_server import Running, png, running
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-TREE, WATER = SCENES_SPACE.names.index("tree"), SCENES_SPACE.names.index("water")
-SKY = SCENES_SPACE.names.index("sky")
+EARTH = LabelSpace.named("earth")
+FOREST, DESERT = EARTH.names.index("broadleaf forest"), EARTH.names.index("desert")
+WETLAND = EARTH.names.index("wetland")  # not in the map that it opens with
 Point = tuple[float, float]
 
 
@@ -52,7 +53,7 @@ def jobs() -> Iterator[list[Job]]:
 @pytest.fixture(scope="module")
 def server(jobs: list[Job], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     tiny = write_model(tmp_path_factory.mktemp("models") / "tiny")
-    with running(host(["scenes", str(tiny)]), hosts={"127.0.0.1"}) as started:
+    with running(host(["earth", str(tiny)]), hosts={"127.0.0.1"}) as started:
         yield started
 
 
@@ -151,8 +152,10 @@ def studio(browser: Browser, server: Running, jobs: list[Job]) -> Iterator[Studi
 
 
 def test_it_opens_with_the_shipped_model_and_a_picture(studio: Studio):
-    assert studio.last.model == "scenes"
+    assert studio.last.model == "earth"
     assert len(np.unique(studio.label)) >= 3
+    chosen = studio.page.locator("#palette [aria-pressed=true]").get_attribute("data-index")
+    assert chosen is not None and 0.02 <= (studio.label == int(chosen)).mean() < 0.2  # no specks, no sea
     seen = studio.page.evaluate(
         """() => { const pane = document.getElementById('picture');
         const {data} = pane.getContext('2d').getImageData(0, 0, pane.width, pane.height);
@@ -166,10 +169,10 @@ def test_it_opens_with_the_shipped_model_and_a_picture(studio: Studio):
 
 def test_painting_reaches_the_map_and_another_picture_comes(studio: Studio):
     before, old = studio.label.copy(), studio.picture.copy()
-    studio.choose("water").tool("Brush").drag((0.2, 0.2), (0.4, 0.3))
+    studio.choose("wetland").tool("Brush").drag((0.2, 0.2), (0.4, 0.3))
     changed = studio.label != before
-    assert (studio.label[changed] == WATER).all() and 0.005 < changed.mean() < 0.2
-    assert studio.index(0.3, 0.25) == WATER
+    assert (studio.label[changed] == WETLAND).all() and 0.005 < changed.mean() < 0.2
+    assert studio.index(0.3, 0.25) == WETLAND
     assert np.abs(studio.picture - old).mean() > 1
     studio.tool("Eraser").drag((0.1, 0.15), (0.5, 0.35))
     studio.drag((0.15, 0.15), (0.45, 0.33))
@@ -177,24 +180,24 @@ def test_painting_reaches_the_map_and_another_picture_comes(studio: Studio):
 
 
 def test_fill_rectangle_polygon_and_eyedropper(studio: Studio):
-    studio.tool("Rectangle").choose("water").drag((0.25, 0.25), (0.75, 0.75))
+    studio.tool("Rectangle").choose("wetland").drag((0.25, 0.25), (0.75, 0.75))
     height, width = studio.label.shape
-    assert abs((studio.label == WATER).mean() - 0.25) < 0.02
-    assert studio.index(0.5, 0.5) == WATER and studio.index(0.77, 0.5) != WATER
-    studio.tool("Fill").choose("tree").click(0.5, 0.5)
-    assert WATER not in studio.label[height // 3 : 2 * height // 3, width // 3 : 2 * width // 3]
-    studio.tool("Polygon").choose("water")
+    assert abs((studio.label == WETLAND).mean() - 0.25) < 0.02
+    assert studio.index(0.5, 0.5) == WETLAND and studio.index(0.77, 0.5) != WETLAND
+    studio.tool("Fill").choose("broadleaf forest").click(0.5, 0.5)
+    assert WETLAND not in studio.label[height // 3 : 2 * height // 3, width // 3 : 2 * width // 3]
+    studio.tool("Polygon").choose("wetland")
     for place in ((0.3, 0.3), (0.7, 0.3), (0.5, 0.7)):
         studio.page.mouse.click(*studio.at(*place))
     studio.press("Enter")
-    assert studio.index(0.5, 0.4) == WATER and studio.index(0.32, 0.6) == TREE
+    assert studio.index(0.5, 0.4) == WETLAND and studio.index(0.32, 0.6) == FOREST
     studio.tool("Eyedropper").click(0.32, 0.6)
-    assert studio.page.locator("#palette [aria-pressed=true]").inner_text().startswith("tree")
+    assert studio.page.locator("#palette [aria-pressed=true]").inner_text().startswith("broadleaf forest")
 
 
 def test_undo_and_redo(studio: Studio):
     opened = studio.label.copy()
-    studio.choose("water").tool("Rectangle").drag((0.1, 0.1), (0.3, 0.3))
+    studio.choose("wetland").tool("Rectangle").drag((0.1, 0.1), (0.3, 0.3))
     once = studio.label.copy()
     studio.drag((0.6, 0.6), (0.9, 0.9))
     twice = studio.label.copy()
@@ -213,16 +216,17 @@ INSIDE, OUTSIDE = 3.0, 3.0
 
 def test_resampling_an_area_changes_it_and_little_else(studio: Studio):
     old = studio.picture.copy()
-    sky = studio.label == SKY
-    studio.tool("Resample area").click(0.5, 0.03)  # the sky is on top
+    desert = studio.label == DESERT
+    studio.tool("Resample area").click(0.7, 0.45)  # in the middle of the desert
     region = studio.last.region
     assert region is not None
-    assert region.bool().numpy()[0].all() and (studio.label[region.bool().numpy()] == SKY).all()
+    clicked = region.bool().numpy().reshape(desert.shape)
+    assert 0.9 < clicked.sum() / desert.sum() <= 1 and desert[clicked].all()
     change = np.abs(studio.picture - old).mean(-1)
-    rows = np.flatnonzero(sky.any(1))
-    far = np.zeros_like(sky)
-    far[rows[-1] + sky.shape[0] // 3 :] = True
-    assert far.any() and change[far].mean() < OUTSIDE < INSIDE + 1e-9 < change[region.bool().numpy()].mean()
+    rows = np.flatnonzero(clicked.any(1))
+    far = np.zeros_like(desert)
+    far[rows[-1] + desert.shape[0] // 3 :] = True
+    assert far.any() and change[far].mean() < OUTSIDE < INSIDE + 1e-9 < change[clicked].mean()
     studio.drag((0.1, 0.8), (0.3, 0.8), (0.3, 0.95), (0.1, 0.95))  # a lasso: a second region
     second = studio.last.region
     assert (
@@ -270,11 +274,11 @@ def give(studio: Studio, name: str, content: bytes) -> None:
 
 
 def test_a_map_is_uploaded_in_any_coding(studio: Studio):
-    label = np.random.default_rng(0).integers(0, 10, (12, 20)).repeat(8, 0).repeat(8, 1)
+    label = np.random.default_rng(0).integers(0, EARTH.num_classes, (12, 20)).repeat(8, 0).repeat(8, 1)
     palette = Image.fromarray(label.astype(np.uint8)).convert("P")
-    palette.putpalette(SCENES_SPACE.palette[:10].tobytes())
+    palette.putpalette(EARTH.palette[: EARTH.num_classes].tobytes())
     for name, content in (
-        ("colors.png", png(SCENES_SPACE.colorize(label))),
+        ("colors.png", png(EARTH.colorize(label))),
         ("palette.png", png(palette)),
         ("ids.png", png(label.astype(np.uint8))),
     ):
@@ -293,12 +297,12 @@ def test_a_file_that_is_none_is_refused_and_nothing_is_lost(studio: Studio):
     ):
         give(studio, name, content)
         studio.page.wait_for_selector(f"#status:has-text('{message}')")
-    studio.choose("water").tool("Fill").click(0.5, 0.03)
+    studio.choose("wetland").tool("Fill").click(0.5, 0.03)
     assert studio.label.shape == before.shape and studio.status == ""
 
 
 def test_download_holds_picture_map_and_settings(studio: Studio):
-    studio.choose("water").tool("Rectangle").drag((0.2, 0.2), (0.4, 0.4))
+    studio.choose("wetland").tool("Rectangle").drag((0.2, 0.2), (0.4, 0.4))
     studio.page.locator("#seed").fill("77")
     studio.settle()
     picture, label = studio.picture.copy(), studio.label.copy()
@@ -313,7 +317,7 @@ def test_download_holds_picture_map_and_settings(studio: Studio):
 
 def edited(studio: Studio) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A session with everything in it: map, regions, noise."""
-    studio.choose("water").tool("Rectangle").drag((0.2, 0.5), (0.6, 0.8))
+    studio.choose("wetland").tool("Rectangle").drag((0.2, 0.5), (0.6, 0.8))
     studio.page.locator("#seed").fill("12")
     studio.page.locator("#blend-seed").fill("34")
     studio.page.locator("#blend").fill("40")
@@ -368,7 +372,7 @@ def test_a_session_comes_back_from_its_link(
 def test_an_older_answer_never_comes_after_a_newer_one(studio: Studio):
     page, waiting = studio.page, []
     page.route("**/v1/generate", lambda route: waiting.append(route))
-    studio.choose("water").tool("Brush")
+    studio.choose("wetland").tool("Brush")
     page.mouse.move(*studio.at(0.2, 0.5))
     page.mouse.down()
     page.wait_for_timeout(100)
@@ -380,7 +384,7 @@ def test_an_older_answer_never_comes_after_a_newer_one(studio: Studio):
     waiting[0].continue_()
     page.unroute("**/v1/generate")
     studio.settle()
-    assert all(studio.index(x, 0.5) == WATER for x in (0.2, 0.4, 0.6))
+    assert all(studio.index(x, 0.5) == WETLAND for x in (0.2, 0.4, 0.6))
 
 
 def test_a_server_that_is_busy_or_gone_is_told_and_asked_again(studio: Studio):
@@ -413,16 +417,16 @@ def test_models_are_switched(studio: Studio):
     assert [name.split()[0] for name in names] == [*SPACE.names, "unlabelled"]
     studio.choose("unlabelled").tool("Fill").click(0.5, 0.5)
     assert (studio.label == SPACE.ignore_index).all()
-    studio.page.locator("#model").select_option("scenes")
+    studio.page.locator("#model").select_option("earth")
     studio.settle()
-    assert studio.last.model == "scenes"
+    assert studio.last.model == "earth"
     studio.page.locator("#examples").select_option(index=3)
     studio.settle()
     assert len(np.unique(studio.label)) >= 3
 
 
 def test_a_blank_map_has_the_size_and_class_that_is_chosen(studio: Studio):
-    studio.choose("water")
+    studio.choose("wetland")
     studio.page.get_by_role("button", name="Blank").click()
     studio.page.locator("#new-width").fill("150")
     studio.page.locator("#new-height").fill("100")
@@ -430,7 +434,7 @@ def test_a_blank_map_has_the_size_and_class_that_is_chosen(studio: Studio):
     studio.page.wait_for_selector("#new-map:not([open])", state="attached")
     studio.page.wait_for_timeout(50)  # the dialog tells of its end a moment later
     studio.settle()
-    assert studio.label.shape == (100, 150) and (studio.label == WATER).all()
+    assert studio.label.shape == (100, 150) and (studio.label == WETLAND).all()
 
 
 def test_keys(studio: Studio):
@@ -442,10 +446,10 @@ def test_keys(studio: Studio):
         names = ["brush", "eraser", "rectangle", "polygon", "pick", "resample", "pan", "fill"]
         assert pressed == names[tool]
     page.keyboard.press("5")
-    assert page.locator("#palette [aria-pressed=true]").inner_text().startswith("water")
+    assert page.locator("#palette [aria-pressed=true]").inner_text().startswith("mixed forest")
     page.keyboard.press("/")
-    page.keyboard.type("bui")
-    assert page.locator("#palette button:visible").all_inner_texts()[0].startswith("building")
+    page.keyboard.type("sav")
+    assert page.locator("#palette button:visible").all_inner_texts()[0].startswith("savanna")
     page.locator("#map").focus()
     page.keyboard.press("?")
     assert page.locator("#keys").is_visible()
@@ -468,11 +472,11 @@ def test_everything_is_within_reach_on_screens_and_tablets(
     )
     assert unnamed == []
     before = studio.label.copy()
-    studio.choose("water").tool("Brush")
+    studio.choose("wetland").tool("Brush")
     page.locator("#map").scroll_into_view_if_needed()
     page.touchscreen.tap(*studio.at(0.5, 0.5))
     studio.settle()
-    assert studio.index(0.5, 0.5) == WATER and 0 < (studio.label != before).mean() < 0.1
+    assert studio.index(0.5, 0.5) == WETLAND and 0 < (studio.label != before).mean() < 0.1
     context.close()
 
 
@@ -481,7 +485,7 @@ def test_two_fingers_zoom_and_do_not_paint(browser: Browser, server: Running, jo
     context = browser.new_context(viewport={"width": 1280, "height": 800}, has_touch=True)
     page = context.new_page()
     studio = Studio(page, server.url, jobs).open()
-    studio.choose("water").tool("Rectangle").drag((0.1, 0.1), (0.2, 0.2)).press("Control+z")
+    studio.choose("wetland").tool("Rectangle").drag((0.1, 0.1), (0.2, 0.2)).press("Control+z")
     studio.tool(tool)
     before = studio.label.copy()
     touch = context.new_cdp_session(page)
@@ -498,7 +502,7 @@ def test_two_fingers_zoom_and_do_not_paint(browser: Browser, server: Running, jo
     studio.settle()
     assert (studio.label == before).all() and studio.last.region is None
     assert page.get_by_role("button", name="Redo").is_enabled()  # what was undone can still come back
-    studio.choose("water").tool("Brush")
+    studio.choose("wetland").tool("Brush")
     page.touchscreen.tap(*studio.at(0.7, 0.5))  # five times as large now: nearer to the middle
     studio.settle()
     column = np.flatnonzero((studio.label != before).any(0)).mean() / before.shape[1]
@@ -508,7 +512,7 @@ def test_two_fingers_zoom_and_do_not_paint(browser: Browser, server: Running, jo
 
 def test_a_palm_beside_the_pen_does_not_disturb_it(studio: Studio):
     before = studio.label.copy()
-    studio.choose("water").tool("Brush")
+    studio.choose("wetland").tool("Brush")
     studio.page.evaluate(
         """([pen, palm, end]) => {
         const map = document.getElementById('map');
@@ -521,12 +525,12 @@ def test_a_palm_beside_the_pen_does_not_disturb_it(studio: Studio):
         [studio.at(0.3, 0.3), studio.at(0.8, 0.9), studio.at(0.5, 0.3)],
     )
     studio.settle()
-    assert all(studio.index(x, 0.3) == WATER for x in (0.3, 0.4, 0.49))
+    assert all(studio.index(x, 0.3) == WETLAND for x in (0.3, 0.4, 0.49))
     assert (studio.label == before)[int(0.6 * len(before)) :].all()  # nothing where the palm was
 
 
 def test_what_is_zoomed_stays_so_beside_the_variations(studio: Studio):
-    studio.choose("water").tool("Brush")
+    studio.choose("wetland").tool("Brush")
     for _ in range(4):
         studio.press("+")
     studio.page.get_by_role("button", name="Variations").click()
@@ -541,7 +545,7 @@ def test_what_is_zoomed_stays_so_beside_the_variations(studio: Studio):
 
 def test_another_map_can_be_undone(studio: Studio):
     before = studio.label.copy()
-    give(studio, "ids.png", png(np.full((40, 60), WATER, np.uint8)))
+    give(studio, "ids.png", png(np.full((40, 60), WETLAND, np.uint8)))
     studio.page.wait_for_selector("text=opened ids.png")
     assert studio.settle().label.shape == (40, 60)
     studio.press("Control+z")
@@ -555,7 +559,7 @@ def test_before_shows_the_picture_before_the_last_change(studio: Studio):
         return studio.page.evaluate("document.getElementById('picture').toDataURL()")
 
     old = pixels()
-    studio.choose("water").tool("Rectangle").drag((0.1, 0.1), (0.9, 0.9))
+    studio.choose("wetland").tool("Rectangle").drag((0.1, 0.1), (0.9, 0.9))
     studio.page.mouse.move(5, 5)
     studio.page.wait_for_timeout(50)
     new = pixels()
@@ -599,7 +603,7 @@ def test_a_token_comes_with_the_address(browser: Browser, tmp_path: Path, jobs: 
 
 def test_undo_brings_back_seeds_too(studio: Studio):
     seed = studio.page.locator("#seed")
-    studio.choose("water").tool("Rectangle").drag((0.1, 0.1), (0.3, 0.3))
+    studio.choose("wetland").tool("Rectangle").drag((0.1, 0.1), (0.3, 0.3))
     painted = studio.label.copy()
     noise = studio.last.noise.numpy().copy()
     studio.page.locator("#dice").click()
@@ -628,7 +632,7 @@ def test_enter_takes_the_class_that_was_found(studio: Studio):
     search.fill("moun")
     search.press("Enter")
     assert studio.page.locator("#palette [aria-pressed=true]").inner_text().startswith("mountain")
-    assert studio.page.locator("#palette button:visible").count() == 10
+    assert studio.page.locator("#palette button:visible").count() == EARTH.num_classes
 
 
 def test_a_link_survives_a_reload_and_goes_with_the_first_change(studio: Studio):
@@ -638,5 +642,5 @@ def test_a_link_survives_a_reload_and_goes_with_the_first_change(studio: Studio)
     studio.page.wait_for_selector("body[data-shown]")
     is_restored(studio.settle(), kept)
     assert "#session=" in studio.page.evaluate("location.href")
-    studio.choose("tree").tool("Fill").click(0.5, 0.03)
+    studio.choose("broadleaf forest").tool("Fill").click(0.5, 0.03)
     assert studio.page.evaluate("location.hash") == ""

@@ -131,6 +131,22 @@ def test_no_model_is_named(tmp_path):
         load_model(tmp_path)
 
 
+def test_a_shipped_name_means_the_path_only_where_that_holds_a_model_or_a_run(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = find_model("earth")
+    assert (shipped / "model.json").is_file() and shipped.is_absolute()
+    (tmp_path / "earth" / "train" / "images").mkdir(parents=True)  # the data set that it was trained on
+    (tmp_path / "earth" / "classes.json").write_text("{}")
+    assert find_model("earth") == shipped
+    (tmp_path / "earth" / "recipe.yaml").write_text("about: a run that has just begun")
+    with pytest.raises(ValueError, match="model earth: holds no checkpoint"):
+        find_model("earth")
+    for name in ("model.json", "generator.safetensors"):
+        shutil.copy(folder / name, tmp_path / "earth")
+    assert find_model("earth").resolve() == tmp_path / "earth"
+    assert load_model("earth").space == SPACE
+
+
 def test_damaged_models_are_named(folder, tmp_path_factory):
     cut = shutil.copytree(folder, tmp_path_factory.mktemp("models") / "cut")
     weights = (cut / "generator.safetensors").read_bytes()
@@ -154,12 +170,12 @@ def test_damaged_models_are_named(folder, tmp_path_factory):
         load_model(folder)
 
 
-def test_the_shipped_generator_paints_scenes():
-    synthesizer = Synthesizer.load("scenes")
-    assert synthesizer.space.names[0] == "sky" and synthesizer.space.ignore_id is None
+def test_the_shipped_generator_generates_the_earth():
+    synthesizer = Synthesizer.load("earth")
+    assert synthesizer.space == LabelSpace.named("earth") and synthesizer.space.ignore_id is None
     label = torch.zeros(1, *synthesizer.size, dtype=torch.int64)
     image, other = synthesizer.generate(label, seed=1), synthesizer.generate(label, seed=2)
     assert image.shape == (1, 3, *synthesizer.size)
     assert (image - other).abs().mean() > 0.05  # noise counts
-    road = torch.full_like(label, synthesizer.space.names.index("road"))
-    assert (image - synthesizer.generate(road, seed=1)).abs().mean() > 0.05  # and so do classes
+    desert = torch.full_like(label, synthesizer.space.names.index("desert"))
+    assert (image - synthesizer.generate(desert, seed=1)).abs().mean() > 0.05  # and so do classes

@@ -1,7 +1,10 @@
+from importlib import resources
+
 import pytest
 import torch
 
-from dpsims.data.scenes import Scenes
+from dpsims.data.files import read_label
+from dpsims.labels import LabelSpace
 from dpsims.models.folding import fold
 from dpsims.models.generator import RegionNoise
 from dpsims.models.tiling import Span, _ramps, blended_guides, generate_tiled, paint, spans
@@ -83,9 +86,10 @@ def test_without_a_view_of_the_plane_windows_change_nothing_far_from_their_borde
 def test_seams_are_no_stronger_than_what_lies_between_them():
     """Steps from row to row where a window begins or ends, against those in between; both against the picture
     painted whole, whose content has steps of its own. A trained generator."""
-    made, size, cell = fold(load_generator("scenes")), 192, 16
-    _, ids = Scenes(1, size, size, "test").load(0)
-    label = torch.from_numpy(ids.astype("int64"))[None]
+    made, size, cell = fold(load_generator("earth")), 192, 16
+    with resources.as_file(resources.files("dpsims") / "assets/examples/earth/mountain_range.png") as file:
+        ids = read_label(file, LabelSpace.named("earth"))
+    label = torch.from_numpy(ids.astype("int64"))[None, :size, :size]
     noise = made.sample_noise(1, torch.Generator().manual_seed(0))
     whole = made(label, noise)
 

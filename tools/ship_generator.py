@@ -1,6 +1,6 @@
 """Put a run's generator into the package, as the one that ships: float16 weights and model.json.
 
-.venv/bin/python tools/ship_generator.py runs/scenes src/dpsims/assets/scenes_generator
+.venv/bin/python tools/ship_generator.py runs/earth src/dpsims/assets/earth_generator
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from dpsims.checkpoint import load_model, save_model
 def main(run: str, out: str) -> None:
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    save_model(load_model(run), folder, half=True)
+    model = load_model(run)
+    model.about["data"] = f"{model.about['source']} train"  # not the folder that it was in here
+    save_model(model, folder, half=True)
     print(f"{out}: {(folder / 'generator.safetensors').stat().st_size / 1e6:.1f} MB")
 
 

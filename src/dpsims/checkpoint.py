@@ -35,7 +35,7 @@ FORMAT = 1
 # A validation split has some hundred pictures; within this factor its distances do not tell checkpoints apart
 # (docs/decisions/checkpoint-choice.md), and the longer training is the better bet.
 NOISE = 1.25
-SHIPPED = {"scenes": "scenes_generator"}
+SHIPPED = {"earth": "earth_generator"}
 
 
 @dataclass
@@ -103,11 +103,11 @@ def load_model(path: str | Path) -> Model:
 
 
 def find_model(path: str | Path) -> Path:
-    """The folder with model.json that `path` means: a shipped name, a checkpoint, a file in it, or a run
-    (see `checkpoint_to_use`)."""
-    if str(path) in SHIPPED and not Path(path).exists():
-        return Path(str(files("dpsims") / "assets" / SHIPPED[str(path)]))
+    """The folder with model.json that `path` means: a checkpoint, a file in it, a run (see
+    `checkpoint_to_use`), or a shipped name, unless a model or a run is at the path of that name."""
     folder = Path(path)
+    if str(path) in SHIPPED and not is_model_folder(folder):
+        return Path(str(files("dpsims") / "assets" / SHIPPED[str(path)]))
     if folder.is_file():
         if folder.suffix not in (".safetensors", ".json"):  # or what lies beside an exported file were taken
             raise ValueError(
@@ -125,6 +125,12 @@ def find_model(path: str | Path) -> Path:
     raise ValueError(
         f"model {path}: {what}; give a run's folder, a checkpoint's folder, or a shipped model ({known})"
     )
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether it is a checkpoint or a run, even one without a checkpoint so far: no data set, no images."""
+    files = (folder / "model.json", folder / "recipe.yaml")
+    return any(file.is_file() for file in files) or (folder / "checkpoints").is_dir()
 
 
 def checkpoints(run: Path) -> list[Path]:

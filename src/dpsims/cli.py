@@ -32,7 +32,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="a name (folder, ade20k, cocostuff, cityscapes, camvid, facades, scenes) or a YAML file"
+            help="a name (folder, ade20k, cocostuff, cityscapes, camvid, earth, facades, scenes) or a YAML "
+            "file"
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="run directory [default: runs/RECIPE]")] = None,

@@ -83,7 +83,7 @@ def load_session(
 
 
 class ExportedSynthesizer:
-    """An exported file for use, as `Synthesizer` is: `ExportedSynthesizer("scenes.onnx").generate(label)`."""
+    """An exported file for use, as `Synthesizer` is: `ExportedSynthesizer("earth.onnx").generate(label)`."""
 
     def __init__(
         self, path: str | Path, threads: int | None = None, runtime: str = "auto", device: str = "auto"

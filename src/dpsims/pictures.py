@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dpsims.checkpoint import is_model_folder
 from dpsims.data.batches import Resize, resize_picture
 from dpsims.data.files import IMAGE_SUFFIXES, files_with, read_image
 from dpsims.labels import LabelSpace
@@ -78,8 +79,7 @@ class PictureFolder:
 def holds_pictures(path: str | Path) -> bool:
     """Whether `path` is a folder of pictures, and so no model (whose folder may have some beside it)."""
     folder = Path(path)
-    is_model = (folder / "model.json").is_file() or (folder / "checkpoints").is_dir()
-    return folder.is_dir() and not is_model and bool(files_with(folder, IMAGE_SUFFIXES))
+    return folder.is_dir() and not is_model_folder(folder) and bool(files_with(folder, IMAGE_SUFFIXES))
 
 
 def _match(folder: Path, files: list[Path], names: Sequence[str]) -> list[list[Path]]:

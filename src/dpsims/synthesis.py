@@ -38,7 +38,7 @@ def pick_device(name: str) -> torch.device:
 
 
 class Synthesizer:
-    """A generator for use. `Synthesizer.load("scenes").generate(label, seed=1)`."""
+    """A generator for use. `Synthesizer.load("earth").generate(label, seed=1)`."""
 
     def __init__(self, model: Model, device: str = "auto", mode: Mode | None = None) -> None:
         """Raises ValueError for a device that is not there, or a mode that it has not."""
@@ -55,7 +55,7 @@ class Synthesizer:
     @classmethod
     def load(cls, model: str | Path, device: str = "auto", mode: Mode | None = None) -> Synthesizer:
         """From a run's folder (a good, late checkpoint), a checkpoint's folder, or a shipped model's name
-        (`scenes`).
+        (`earth`).
 
         Raises ValueError where there is no model, or a damaged one.
         """

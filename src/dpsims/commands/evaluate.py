@@ -17,7 +17,7 @@ def evaluate(
         str,
         typer.Argument(
             metavar="MODEL|IMAGE_DIR",
-            help="run directory, checkpoint, `scenes`, or a folder of pictures that any program made, named "
+            help="run directory, checkpoint, `earth`, or a folder of pictures that any program made, named "
             "as the label maps",
         ),
     ],

@@ -16,7 +16,7 @@ PLAIN: dict[str, Any] = {
     "rich_markup_mode": None,
 }
 
-Model = Annotated[str, typer.Argument(help="run directory, checkpoint, or `scenes` (ships with the package)")]
+Model = Annotated[str, typer.Argument(help="run directory, checkpoint, or `earth` (ships with the package)")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="another seed, other pictures")]
 

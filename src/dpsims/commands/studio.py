@@ -19,7 +19,7 @@ def studio(
         list[str] | None,
         typer.Argument(
             metavar="[MODEL]...",
-            help="run directories, checkpoints, or `scenes` (ships with the package) [default: scenes]",
+            help="run directories, checkpoints, or `earth` (ships with the package) [default: earth]",
         ),
     ] = None,
     host: Annotated[
@@ -56,7 +56,7 @@ def studio(
     from dpsims.studio.hosted import host as load
 
     serve(
-        load(models or ["scenes"], device, maps),
+        load(models or ["earth"], device, maps),
         host,
         port,
         token,

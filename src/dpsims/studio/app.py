@@ -1,4 +1,4 @@
-"""The web application: one page, and the API behind it. `create_app(host(["scenes"]))`."""
+"""The web application: one page, and the API behind it. `create_app(host(["earth"]))`."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.resources import files as packaged
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from dpsims.data.files import list_maps, read_label
 from dpsims.data.scenes import SCENES_SPACE, draw_scene
+from dpsims.labels import LabelSpace
 from dpsims.models.generator import Generator
 from dpsims.models.layers import downsample_ids
 from dpsims.studio.limits import MAX_PIXELS
@@ -20,6 +22,16 @@ SCENE_SEEDS = (2_000_000_000, 2_000_000_004, 2_000_000_009, 2_000_000_011, 2_000
 """of the drawn layouts offered with a model of scenes; from the test split, which no training sees"""
 ENLARGED = 2
 """sides of a drawn layout, in sides of the pictures that the model was trained at"""
+
+EARTH_MAPS = (
+    "invented_continent",
+    "archipelago",
+    "river_delta",
+    "desert_coast_with_oasis",
+    "mountain_range",
+    "ice_cap",
+)
+"""in assets/examples/earth (by tools/draw_earth_examples.py); offered with models of that label space"""
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,8 @@ def host(paths: Sequence[str], device: str = "auto", maps: Path | None = None) -
         while name in found:
             name, number = f"{base} ({number})", number + 1
         synthesizer = Synthesizer.load(path, device)
-        found[name] = Hosted(name, synthesizer, [*_of_files(files, synthesizer), *_of_scenes(synthesizer)])
+        examples = [*_of_files(files, synthesizer), *_of_earth(synthesizer), *_of_scenes(synthesizer)]
+        found[name] = Hosted(name, synthesizer, examples)
     return found
 
 
@@ -76,6 +89,16 @@ def _fitting(file: Path, synthesizer: Synthesizer) -> np.ndarray:
         return label
     height, width = (int(side * rest) for side in label.shape)
     return downsample_ids(torch.from_numpy(label)[None], (height, width))[0].numpy()
+
+
+def _of_earth(synthesizer: Synthesizer) -> list[Example]:
+    if synthesizer.space != LabelSpace.named("earth"):
+        return []
+    folder = Path(str(packaged("dpsims") / "assets" / "examples" / "earth"))
+    return [
+        Example(name.replace("_", " "), lambda name=name: _fitting(folder / f"{name}.png", synthesizer))
+        for name in EARTH_MAPS
+    ]
 
 
 def _of_scenes(synthesizer: Synthesizer) -> list[Example]:

@@ -400,7 +400,10 @@ function begun() {
   keys();
   const { labels } = state.painting, counts = new Map();
   for (const index of labels) counts.set(index, (counts.get(index) ?? 0) + 1);
-  if (counts.size > 1) classes.choose([...counts].sort((a, b) => a[1] - b[1])[0][0]); // a rare one: painting shows
+  // a rare class, so that painting shows, but not one of mere specks
+  const byArea = [...counts].sort((a, b) => a[1] - b[1]);
+  const [rare] = byArea.find(([, area]) => area >= 0.02 * labels.length) ?? byArea[0];
+  if (counts.size > 1) classes.choose(rare);
   const said = $("status").textContent;
   chooseTool("brush");
   if (said) say(said, true);
