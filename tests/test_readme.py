@@ -111,7 +111,7 @@ def test_python_examples_use_names_that_exist(page: str):
 
 
 def test_named_inputs_of_the_readme_exist():
-    assert list((ROOT / "src/dpsims/assets/examples/earth").glob("*.png"))
+    assert list((ROOT / "examples/earth").glob("*.png"))
 
 
 @pytest.mark.parametrize("name", recipe_names())
