@@ -11,8 +11,8 @@ class Recorder:
 
     size = (16, 24)
 
-    def __init__(self) -> None:
-        self.asked = []
+    def __init__(self, **about: float) -> None:
+        self.asked, self.about = [], about
 
     def generate(self, labels, noise):
         self.asked.append(tuple(labels.shape[1:]))
@@ -34,6 +34,13 @@ def test_sizes(size, map_size, works_at, picture):
     model = Recorder()
     image = generate_sized(model, torch.zeros(2, *map_size, dtype=torch.int64), NOISE, size)  # pyright: ignore
     assert model.asked == [works_at] and image.shape == (2, 3, *picture)
+
+
+def test_a_model_may_allow_larger_maps():
+    for map_size, works_at in (((32, 48), (32, 48)), ((33, 48), (16, 24)), ((8, 12), (16, 24))):
+        model = Recorder(own_size_up_to=4.0)
+        generate_sized(model, torch.zeros(2, *map_size, dtype=torch.int64), NOISE, "auto")  # pyright: ignore
+        assert model.asked == [works_at]
 
 
 def test_a_resized_picture_keeps_its_layout():

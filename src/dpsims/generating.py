@@ -20,9 +20,9 @@ from dpsims.synthesis import Synthesizer
 from dpsims.writing import write_png
 
 SIZES = ("auto", "map", "model")
-ALIKE = (
-    2.0  # a map of up to this many times the training area, or as many times less, is taken at its own size
-)
+ALIKE = 2.0
+"""a map of up to this many times the training area, or as many times less, is generated at its own size; a
+model whose maker looked may allow larger ones: `about["own_size_up_to"]` in its model.json"""
 
 Item = tuple[Path, np.ndarray]  # file to write, label map
 
@@ -67,7 +67,8 @@ def generate_sized(
     height, width = labels.shape[1:]
     trained = synthesizer.size
     times = height * width / (trained[0] * trained[1])
-    if size == "map" or (size == "auto" and 1 / ALIKE <= times <= ALIKE):
+    largest = synthesizer.about.get("own_size_up_to", ALIKE)
+    if size == "map" or (size == "auto" and 1 / ALIKE <= times <= largest):
         return synthesizer.generate(labels, noise=noise)
     if isinstance(noise, RegionNoise):
         noise = RegionNoise(noise.z, downsample_ids(noise.region, trained))
