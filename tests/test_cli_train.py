@@ -185,7 +185,7 @@ def test_a_run_resumes_with_the_recipe_it_began_with(
     tmp_path: Path,
     cuda: bool,
     begun: str,
-    changes: dict[str, dict[str, Any]],
+    changes: dict[str, Any],
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     begin(tmp_path, begun, changes)

@@ -191,7 +191,7 @@ def test_real_files_have_the_published_layout(name: str) -> None:
 
 
 def test_real_weights_arrive_and_fit_images() -> None:
-    """Of the file, and with every BatchNorm in its place: street scenes give it inputs of about its own mean."""
+    """Those of the file, and street scenes give every BatchNorm inputs near its own mean."""
     state = installed(LITE0)
     backbone = load_backbone(BackboneConfig(LITE0))
     assert torch.equal(backbone.state_dict()["network.model.conv_stem.weight"], state["_conv_stem.weight"])
