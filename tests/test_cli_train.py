@@ -220,7 +220,8 @@ def test_a_damaged_recipe_of_a_run_is_named(dpsims: Run, photos: Path, tmp_path:
 def test_training_says_which_recipe_and_which_weights(dpsims: Run, photos: Path, tmp_path: Path):
     """Once each, also when resumed in the same process."""
     file, run = tmp_path / "mine.safetensors", tmp_path / "run"
-    save_file(load_backbone(BackboneConfig("squeezenet1_1", "random")).network.state_dict(), file)
+    state = load_backbone(BackboneConfig("squeezenet1_1", "random")).network.state_dict()
+    save_file({key: value.contiguous() for key, value in state.items()}, file)
     options = [*TINY_OPTIONS, "--backbone.weights", file, "--evaluation.validation_images", 2]
     command = ["train", "folder", "--data", photos, "--out", run, "--training.device", "cpu", *options]
     for total in (2, 4):
