@@ -26,6 +26,7 @@ TIMM = {
     "convnext_atto": 4,
     "efficientnet_b0": 5,
     "resnet10t": 5,
+    "tf_efficientnet_lite0": 5,
     "swin_tiny_patch4_window7_224": 4,
     "vit_tiny_patch16_224": 4,
     "vit_small_patch14_dinov2": 4,

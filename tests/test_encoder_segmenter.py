@@ -158,7 +158,9 @@ def test_pretrained_weights_that_are_not_to_be_had(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
-    with pytest.raises(ValueError, match="--weights pretrained: no weights of test_resnet .* --weights PATH"):
+    with pytest.raises(
+        ValueError, match="--weights pretrained: no weights of test_resnet .* .*--weights FILE"
+    ):
         load_encoder(small(), "pretrained")
 
 

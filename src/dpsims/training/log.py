@@ -92,7 +92,7 @@ class Logger:
         self.say(f"{images} images, validation: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
 
     def say(self, text: str) -> None:
-        self.progress.console.print(text, highlight=False, soft_wrap=True)
+        self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         self.progress.stop()

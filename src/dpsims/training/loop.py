@@ -10,7 +10,7 @@ import hashlib
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,9 @@ MAY_CHANGE = {
 }
 
 
-def train(recipe: Recipe, out: str | Path) -> Path:
+def train(recipe: Recipe, out: str | Path, notes: Sequence[str] = ()) -> Path:
     """Train as `recipe` says, in the folder `out`; gives that folder. Called again, it goes on where it
-    stopped.
+    stopped. notes: lines to log at the start.
 
     Raises ValueError for settings or data that do not fit, for an `out` that holds another run, and
     (TrainingStopped) for a run that diverged.
@@ -96,10 +96,14 @@ def train(recipe: Recipe, out: str | Path) -> Path:
             "note: the pairs are others than before, or come in another order (files and shards have their "
             "own): the running epoch may miss some and see others twice"
         )
-    for note in (*recipe.ignored(), *source.notices):
-        log.say(f"note: {note}")
+    for note in (*notes, *(f"note: {note}" for note in (*recipe.ignored(), *source.notices))):
+        log.say(note)
     for warning in flip_warnings(source.space, recipe.data.flip):
         log.say(f"warning: {warning}")
+    log.say(f"generator: {sum(p.numel() for p in generator.parameters()) / 1e6:.1f} M parameters")
+    backbone = networks.backbone
+    weights = {"origin": backbone.description, "digest": checkpoint.weights_digest(backbone)}
+    log.say(f"backbone: {weights['origin']}, weights {weights['digest']}")
     if newest is not None:
         log.say(f"going on from {newest} ({images_seen} images)")
     if images_seen >= settings.total_images:
@@ -126,7 +130,7 @@ def train(recipe: Recipe, out: str | Path) -> Path:
             source.space,
             recipe.data.height,
             recipe.data.width,
-            about_model(recipe, source, images_seen),
+            about_model(recipe, source, images_seen) | {"backbone_weights": weights},
         )
         figures: dict[str, float] = {}
         if real_moments.count >= 2:
@@ -188,10 +192,10 @@ def claim_run(run: Path, recipe: Recipe) -> Path | None:
     Raises ValueError where it holds a run with other settings, or cannot be written.
     """
     file, found = run / "recipe.yaml", checkpoint.checkpoints(run)
-    if found and file.exists():  # without a checkpoint there is nothing to protect
-        changed = _changes(file, recipe)
-        if changed:
-            raise ValueError(f"{run}: holds a run with {changed[0]}; choose another --out")
+    before = settings_of_run(run)  # None: without a checkpoint there is nothing to protect
+    changed = _changes(before, recipe) if before is not None else []
+    if changed:
+        raise ValueError(f"{run}: holds a run with {changed[0]}; choose another --out")
     try:
         (run / "grids").mkdir(parents=True, exist_ok=True)
         write_whole(file, yaml.safe_dump(to_dict(recipe), sort_keys=False).encode())
@@ -200,14 +204,24 @@ def claim_run(run: Path, recipe: Recipe) -> Path | None:
     return found[-1] if found else None
 
 
-def _changes(file: Path, recipe: Recipe) -> list[str]:
-    """The settings that differ from the run's recipe and may not, as `field=old, not new`."""
+def settings_of_run(run: Path) -> dict[str, Any] | None:
+    """`section.field` -> value of the run in that folder; None where it has no checkpoint to resume from.
+
+    Raises ValueError where its recipe.yaml is damaged.
+    """
+    file = run / "recipe.yaml"
+    if not (checkpoint.checkpoints(run) and file.exists()):
+        return None
     try:
-        before = _flat(yaml.safe_load(file.read_text(encoding="utf-8")))
+        return flat_settings(yaml.safe_load(file.read_text(encoding="utf-8")))
     except (yaml.YAMLError, AttributeError) as error:
         raise ValueError(f"{file}: damaged; choose another --out") from error
+
+
+def _changes(before: dict[str, Any], recipe: Recipe) -> list[str]:
+    """The settings that differ from a run's and may not, as `field=old, not new`."""
     changed = []
-    for key, new in _flat(to_dict(recipe)).items():
+    for key, new in flat_settings(to_dict(recipe)).items():
         old = before.get(key)
         # a file of weights may have moved
         moved = key.endswith("backbone.weights") and {old, new}.isdisjoint({"pretrained", "random"})
@@ -263,10 +277,11 @@ def _due(images_seen: int, batch_size: int, every: int) -> bool:
     return images_seen // every > (images_seen - batch_size) // every
 
 
-def _flat(values: dict[str, Any], path: str = "") -> dict[str, Any]:
+def flat_settings(values: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """`{"data": {"crop": 1}}` -> `{"data.crop": 1}`, at any depth."""
     flat: dict[str, Any] = {}
     for k, v in values.items():
-        flat |= _flat(v, f"{path}{k}.") if isinstance(v, dict) else {path + k: v}
+        flat |= flat_settings(v, f"{path}{k}.") if isinstance(v, dict) else {path + k: v}
     return flat
 
 
