@@ -4,7 +4,7 @@ fine detail that the noise does not change.
 Fine detail is an image's luminance minus its 9x9 mean, at the pixels whose whole window is inside the image
 (beyond them the window is cut, and a smooth gradient would leave the same detail at the border of every
 image). It is brought to mean 0 and variance 1 within each class of each image, so that neither brightness nor
-contrast count. A correlation of a class is pooled over all its pairs of pixels: sum a b / sum (a^2 + b^2) / 2.
+contrast count. A correlation is pooled over all pairs of pixels of a class: sum a b / sum (a^2 + b^2) / 2.
 
 The 9x9 mean itself correlates the detail of white noise: by -0.018 at shifts (0,4) and (4,0), by -0.021 at
 (4,4), by +0.0014 at (0,8) and (8,0), by 0.0002 at (8,8), and by nothing at 16, whose windows do not overlap.
@@ -36,9 +36,7 @@ KEPT = 64
 APART = 4  # images of a pair are this part of those kept away from one another, or further
 NAMES = ("texture_lock", "lattice", "noise_detail")
 _LUMINANCE = (0.299, 0.587, 0.114)  # Rec. 601
-_FLAT = (
-    1e-10  # variance of detail, values from -1 to 1: a hundredth of one pixel in 10,000 that is a byte off
-)
+_FLAT = 1e-10  # variance of detail (values from -1 to 1): less than that of one pixel in 100,000 a byte off
 
 
 class Detail(NamedTuple):
@@ -136,10 +134,11 @@ class Artifacts:
 
     `texture_lock`: correlation of detail at the same place of images of different maps, over the pixels that
     have the class in both; over the pairs (see `locked`) of 33 to KEPT images that are evenly spaced over the
-    set, of all where it has no more: at most 1,200 pairs. `lattice`: autocorrelation of detail inside a class, the
-    largest over DISTANCES of the mean over both axes and the diagonal, so that a structure in one direction
-    (a pole) is not a lattice. `noise_detail`: as `texture_lock`, of two images of one map with different
-    noise; class borders, which both share, are part of it.
+    set, of all where it has no more: at most 1,176 pairs.
+    `lattice`: autocorrelation of detail inside a class, the largest over DISTANCES of the mean over both axes
+    and the diagonal, so that a structure in one direction (a pole) is not a lattice.
+    `noise_detail`: as `texture_lock`, of two images of one map with different noise; class borders, which
+    both share, are part of it.
 
     Memory is bounded by KEPT images of one channel, in half precision.
     """

@@ -174,8 +174,8 @@ _REGIONS = (
     "of different real pictures where both show the class."
 )
 _CORRELATIONS = (
-    "Correlations of fine detail by class, largest first; a full bar is 1. Thin bar, where there is one: real "
-    "images. What exceeds them is the generator's own."
+    "Correlations of fine detail by class, largest first; a full bar is 1. Thin bar, where there is one: "
+    "real images. What exceeds them is the generator's own."
 )
 _WORTH = (
     "Segmenters alike in all but their training pictures - real ones, generated ones of the same maps in "

@@ -133,7 +133,7 @@ def class_figures(section: Mapping[str, Any]) -> dict[str, Figure]:
 
 
 def artifact_figures(section: Mapping[str, Any]) -> dict[str, Figure]:
-    """The artifacts of each class of a report (or of its "real" section): "Texture lock in NAME" and so on."""
+    """The artifacts of each class of a report (or of its "real" section), such as "Texture lock in NAME"."""
     by_class = section.get("artifacts_by_class") or {}
     found = {}
     for measure in MEASURES:
@@ -254,15 +254,15 @@ MEASURES = (
     ),
     Measure(
         "lattice", "Lattice", "lattice", "lower",
-        "Autocorrelation of fine detail inside a class at shifts of 4, 8 or 16 pixels along both axes and the "
-        "diagonal (mean over the three, the largest shift). 1 is a pattern that repeats; what exceeds the real "
-        "value is the generator's grid. Windows and fences repeat in real photographs, too.",
+        "Autocorrelation of fine detail inside a class at shifts of 4, 8 or 16 pixels, along both axes and "
+        "the diagonal (mean over the three, the largest shift). 1 is a pattern that repeats; what exceeds "
+        "the real value is the generator's grid. Windows and fences repeat in real photographs, too.",
     ),
     Measure(
         "noise_detail", "Noise detail", "noise detail", "lower",
         "Correlation of fine detail between two images of one map with different noise; 1 is noise that "
-        "changes no detail. Class borders, which both share, keep it above 0. Real photographs have no second "
-        "noise.",
+        "changes no detail. Class borders, which both share, keep it above 0. Real photographs have no "
+        "second noise.",
     ),
     Measure(
         "utility", "Use as training data", "mIoU trained on", "higher",

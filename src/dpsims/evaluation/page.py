@@ -247,7 +247,8 @@ _NEAREST = (
 _REAL = (
     "The real column says what real pictures score: training pictures against the same reference for "
     "realism, the segmenter on the real pictures of the maps for layout, pairs of different real pictures "
-    "for diversity, the real images of the maps for artifacts. A generator is judged beside it, not against 0 or 1. In square brackets: 95 % interval, "
+    "for diversity, the real images of the maps for artifacts. "
+    "A generator is judged beside it, not against 0 or 1. In square brackets: 95 % interval, "
     "by resampling the pictures."
 )
 

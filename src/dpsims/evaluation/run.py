@@ -48,10 +48,9 @@ class Settings:
 
     networks: of realism, neighbours and diversity; the first one is `summary`'s. segmenter: None leaves
     layout out. lpips: None leaves it out. metrics: parts of METRICS. diversity: `diversity_samples` (2 or
-    more; fewer skip it) pictures of each of `diversity_maps` evenly spaced maps (None: of all); artifacts take
-    two of each of these, and where there is only one, measure no `noise_detail`. maps: None
-    compares layouts at the pictures' size. seed: of what is drawn from real pictures. listener: hears how far
-    it is.
+    more; fewer skip it) pictures of each of `diversity_maps` evenly spaced maps (None: of all); artifacts
+    take two of each, and without a second one leave `noise_detail` out. maps: None compares layouts at the
+    pictures' size. seed: of what is drawn from real pictures. listener: hears how far it is.
     """
 
     space: LabelSpace
