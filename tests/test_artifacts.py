@@ -90,17 +90,17 @@ def test_brightness_and_contrast_do_not_count():
 
 def test_small_classes_and_unlabeled_pixels_do_not_count():
     label = torch.zeros(30, 64, 96, dtype=torch.int64)
-    label[:, 20:30, 20:31] = 1  # 1.8 % of the pixels
+    label[:, 20:27, 20:30] = 1  # 1.8 % of the labeled pixels
     label[:, 40:] = 3
     label[:3] = 3  # all of them
     image = random(1, 30, 3, 64, 96)
-    image[:, :, 20:30, 20:31] = image[:1, :, 20:30, 20:31]
+    image[:, :, 20:27, 20:32] = image[:1, :, 20:27, 20:32]
     image[:, :, 40:] = tiled(30)[:, :, 40:]
     found = measured(image, label)
     assert found["artifacts_by_class"]["texture_lock"]["road"] > 0.9
     assert found["artifacts_by_class"]["texture_lock"]["car"] is None
     assert found["artifacts"]["texture_lock"] == found["artifacts_by_class"]["texture_lock"]["sky"] < 0.1
-    label[:, 20:30, 20:33] = 1  # 2.2 % of the labeled pixels
+    label[3:, 20:27, 20:32] = 1  # 2.2 % of the labeled pixels
     assert measured(image, label)["artifacts"]["texture_lock"] > 0.3
 
 
