@@ -6,8 +6,8 @@ Fine detail is an image's luminance minus its 9x9 mean, at the pixels whose whol
 image). It is brought to mean 0 and variance 1 within each class of each image, so that neither brightness nor
 contrast count. A correlation is pooled over all pairs of pixels of a class: sum a b / sum (a^2 + b^2) / 2.
 
-The 9x9 mean itself correlates the detail of white noise: by -0.018 at shifts (0,4) and (4,0), by -0.021 at
-(4,4), by +0.0014 at (0,8) and (8,0), by 0.0002 at (8,8), and by nothing at 16, whose windows do not overlap.
+The 9x9 mean itself correlates the detail of white noise, by -0.018 at shifts (0,4) and (4,0), -0.021 at
+(4,4), +0.0014 at (0,8) and (8,0), and less further on: `lattice` takes that out, see `white`.
 """
 
 from __future__ import annotations
@@ -81,6 +81,18 @@ def products(a: Detail, b: Detail) -> Float[Tensor, "2 h w"]:
     return torch.stack([a.values * b.values, (a.values.square() + b.values.square()) / 2]).mul_(same)
 
 
+def white(shift: tuple[int, int]) -> float:
+    """The correlation that subtracting a 9x9 mean gives to white noise at (rows, columns).
+
+    Detail is the noise through (1 - box), which has the autocorrelation 1 - 2 box + box * box.
+    """
+    down, right = shift
+    area = WINDOW**2
+    overlap = max(0, WINDOW - down) * max(0, WINDOW - right) / area**2
+    covered = max(down, right) <= WINDOW // 2
+    return (overlap - 2 / area * covered) / (1 - 1 / area)
+
+
 def lattice_products(detail: Detail) -> Float[Tensor, "n 2 h w"]:
     """`products` of an image and itself moved by each of SHIFTS; 0 where that leaves the image."""
     height, width = detail.label.shape
@@ -135,8 +147,9 @@ class Artifacts:
     `texture_lock`: correlation of detail at the same place of images of different maps, over the pixels that
     have the class in both; over the pairs (see `locked`) of 33 to KEPT images that are evenly spaced over the
     set, of all where it has no more: at most 1,176 pairs.
-    `lattice`: autocorrelation of detail inside a class, the largest over DISTANCES of the mean over both axes
-    and the diagonal, so that a structure in one direction (a pole) is not a lattice.
+    `lattice`: autocorrelation of detail inside a class, the root of the mean square over both axes and the
+    diagonal, the largest of DISTANCES. Squared, because a generator's grid is often a checkerboard, which is
+    negative along the axes; over three directions, so that a structure in one (a pole) counts less.
     `noise_detail`: as `texture_lock`, of two images of one map with different noise; class borders, which
     both share, are part of it.
 
@@ -200,12 +213,13 @@ class Artifacts:
 
         `artifacts`: a value each, the mean over the classes that cover SMALLEST_SHARE or more of the labeled
         pixels; `artifacts_by_class`: {artifact: {class: value}}, of all classes; `lattice_by_shift`:
-        {"ROWS,COLUMNS": mean over the classes of `artifacts`}.
+        {"ROWS,COLUMNS": mean over the classes of `artifacts`, with its sign}.
         """
-        lattice = _correlation(self._lattice)
-        by_distance = lattice.unflatten(0, (len(DISTANCES), -1)).nanmean(dim=1)
-        known = by_distance.isfinite()
-        largest = by_distance.where(known, -torch.inf).amax(dim=0).where(known.any(dim=0), torch.nan)
+        by_white = torch.tensor([white(shift) for shift in SHIFTS], dtype=torch.float64)[:, None]
+        lattice = (_correlation(self._lattice) - by_white) / (1 - by_white)
+        by_distance = lattice.square().unflatten(0, (len(DISTANCES), -1)).nanmean(dim=1).sqrt()
+        largest = by_distance.nan_to_num(-1).amax(dim=0)
+        largest = largest.where(largest >= 0, torch.nan)
         lock = locked(self._kept, len(self.names))
         found = dict(zip(NAMES, (lock, largest, _correlation(self._noise)), strict=True))
         large = self._pixels >= SMALLEST_SHARE * max(1, int(self._pixels.sum()))

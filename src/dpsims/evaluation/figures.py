@@ -255,8 +255,8 @@ MEASURES = (
     Measure(
         "lattice", "Lattice", "lattice", "lower",
         "Autocorrelation of fine detail inside a class at shifts of 4, 8 or 16 pixels, along both axes and "
-        "the diagonal (mean over the three, the largest shift). 1 is a pattern that repeats; what exceeds "
-        "the real value is the generator's grid. Windows and fences repeat in real photographs, too.",
+        "the diagonal (root mean square of the three, the largest shift). 1 is a pattern that repeats; what "
+        "exceeds the real value is the generator's grid. Windows and fences repeat in real photographs, too.",
     ),
     Measure(
         "noise_detail", "Noise detail", "noise detail", "lower",
