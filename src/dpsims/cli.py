@@ -131,7 +131,9 @@ app.command()(studio)
 def compare(
     reports: Annotated[list[Path], typer.Argument(metavar="REPORT.json ...", help="of `evaluate --json`")],
     html_file: Annotated[Path | None, typer.Option("--html", help="write a page into this file")] = None,
-    classes: Annotated[bool, typer.Option("--classes", help="also IoU and diversity of each class")] = False,
+    classes: Annotated[
+        bool, typer.Option("--classes", help="also IoU, diversity and artifacts of each class")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="also where the figures do not compare")] = False,
 ) -> None:
     """Reports side by side; refuses figures of other data, sizes, counts or networks."""

@@ -9,7 +9,8 @@ import typer
 
 from dpsims.commands.parts import Device, Seed, size_of, writable_file
 
-METRICS = ("realism", "layout", "diversity", "neighbours", "utility")  # of evaluation.run, and utility
+# of evaluation.run, and utility
+METRICS = ("realism", "layout", "diversity", "neighbours", "artifacts", "utility")
 
 
 def evaluate(
@@ -122,7 +123,8 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="pictures at a time")] = 16,
     device: Device = "auto",
 ) -> None:
-    """Measure a model, or pictures by any program: realism, layout (mIoU by a segmenter), diversity."""
+    """Measure a model, or pictures by any program: realism, layout (mIoU by a segmenter), diversity,
+    artifacts."""
     chosen = _metrics(metrics)
     for file, option in ((json_file, "--json"), (html_file, "--html"), (grid, "--grid")):
         if file is not None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dpsims.evaluation.figures import TRAINED_ON, number, region_title
+from dpsims.evaluation.figures import ARTIFACTS, MEASURES, TRAINED_ON, number, region_title
 from dpsims.evaluation.markup import Html, table, tag
 
 Values = Mapping[str, float | None]
@@ -70,6 +70,26 @@ def region_section(report: Mapping[str, Any], colors: Colors) -> Html:
     if not parts:
         return Html()
     return tag("section", tag("h2", "Diversity inside regions"), tag("p", _REGIONS, class_="soft"), *parts)
+
+
+def artifact_section(report: Mapping[str, Any], colors: Colors) -> Html:
+    """The artifacts of each class, a table for each; nothing where not measured."""
+    kinds = report.get("artifacts_by_class") or {}
+    on_real = (report.get("real") or {}).get("artifacts_by_class") or {}
+    parts = []
+    for measure in MEASURES:
+        values = kinds.get(measure.key) or {} if measure.key in ARTIFACTS else {}
+        if all(value is None for value in values.values()):
+            continue
+        real = on_real.get(measure.key) or {}
+        beside = real if any(value is not None for value in real.values()) else None
+        rows = [_class_row(name, values, beside, 1, colors) for name in _largest_first(values)]
+        head = ["class", "correlation", "generated", *(["real"] if beside else [])]
+        parts.append(_folded(measure.title, table(head, rows, f"{measure.title} of each class"), False))
+    if not parts:
+        return Html()
+    about = tag("p", _CORRELATIONS, class_="soft")
+    return tag("section", tag("h2", "Artifacts of each class"), about, *parts)
 
 
 def utility_section(report: Mapping[str, Any]) -> Html:
@@ -152,6 +172,10 @@ _REGIONS = (
     "How much pictures of one label map differ inside the regions of each class: 0 is a class that always "
     "looks the same. The longest bar is the largest figure of its table. Thin bar, where there is one: pairs "
     "of different real pictures where both show the class."
+)
+_CORRELATIONS = (
+    "Correlations of fine detail by class, largest first; a full bar is 1. Thin bar, where there is one: "
+    "real images. What exceeds them is the generator's own."
 )
 _WORTH = (
     "Segmenters alike in all but their training pictures - real ones, generated ones of the same maps in "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dpsims.evaluation.figures import (
+    ARTIFACTS,
     MEASURES,
     Figure,
     class_figures,
@@ -41,7 +42,7 @@ class Comparison:
 
     columns: list[str]
     rows: list[Row]
-    classes: list[Row]  # the figures of each class: IoU, diversity inside regions
+    classes: list[Row]  # the figures of each class: IoU, diversity inside regions, artifacts
     setting: str  # what all have in common, in a line
     notes: list[str]
 
@@ -49,7 +50,7 @@ class Comparison:
 def compare_reports(files: Sequence[Path], force: bool = False, classes: bool = False) -> str:
     """The reports as a text table, a column each; the best of a row has a "*", notes follow below.
 
-    force: figures that do not compare become a note. classes: also IoU and diversity of each class. Raises
+    force: figures that do not compare become a note. classes: also those of each class. Raises
     ValueError as `compare`.
     """
     found = compare(files, force)
@@ -80,8 +81,9 @@ def to_html(files: Sequence[Path], force: bool = False) -> str:
         parts.append(tag("section", tag("h2", "Read this first"), notes, class_="warnings"))
     about = "\u2193: lower is better, \u2191: higher is better. An asterisk marks the best of the models."
     parts.append(table(head, lines(found.rows), about))
-    for title, layout in (("IoU of each class", True), ("Diversity inside regions", False)):
-        rows = [row for row in found.classes if (row.key == "miou") == layout]
+    kinds = {"IoU of each class": ("miou",), "Diversity inside regions": _OF_DIVERSITY}
+    for title, keys in {**kinds, "Artifacts of each class": ARTIFACTS}.items():
+        rows = [row for row in found.classes if row.key in keys]
         if rows:
             parts.append(tag("details", tag("summary", title), table(head, lines(rows), title)))
     return document("Models side by side", Html().join(parts))
@@ -170,6 +172,8 @@ def _settings(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         groups["realism"] = {"counts.train": counts.get("train")}
     if any(_measured(report.get(key)) for key in _OF_DIVERSITY):
         groups["diversity"] = of_diversity
+    if _measured((report.get("artifacts") or {}).get("noise_detail")):
+        groups["noise detail"] = {k: v for k, v in of_diversity.items() if k.endswith("diversity_maps")}
     if report.get("miou") is not None:
         layout = {"segmenter": report.get("segmenter"), "classes": list(report.get("iou") or ())}
         layout |= {"weights": {"segmenter": weights.get("segmenter")}}

@@ -57,6 +57,7 @@ def figures(section: Mapping[str, Any], titles: Mapping[str, str] | None = None)
     """
     named = section.get("frechet_titles") or titles or {}
     found: dict[str, Figure] = {}
+    section = {**section, **_of_artifacts(section)}
     for measure in MEASURES:
         if measure.key not in section:
             continue
@@ -91,6 +92,16 @@ def figures(section: Mapping[str, Any], titles: Mapping[str, str] | None = None)
     return found
 
 
+def _of_artifacts(section: Mapping[str, Any]) -> dict[str, float | None]:
+    """Artifact -> value, of a report ("generated" and "real" of each) or of its "real" section (a value)."""
+    entries = section.get("artifacts") or {}
+    return {
+        key: entry.get("generated") if isinstance(entry, Mapping) else entry
+        for key, entry in entries.items()
+        if key in ARTIFACTS
+    }
+
+
 def _of_utility(measure: Measure, utility: Mapping[str, Any]) -> dict[str, Figure]:
     found = {}
     for part, of in TRAINED_ON.items():
@@ -106,7 +117,7 @@ def _of_utility(measure: Measure, utility: Mapping[str, Any]) -> dict[str, Figur
 
 def class_figures(section: Mapping[str, Any]) -> dict[str, Figure]:
     """The figures of each class of a report (or of its "real" section): "IoU NAME", then diversity inside
-    regions, "Diversity in NAME (pixels)" and so on.
+    regions, "Diversity in NAME (pixels)" and so on, then artifacts, "Lattice in NAME" and so on.
     """
     by_key = {measure.key: measure for measure in MEASURES}
     found = {
@@ -117,6 +128,17 @@ def class_figures(section: Mapping[str, Any]) -> dict[str, Figure]:
         measure, told = by_key[region_measure(kind)], region_title(kind)
         for of, value in values.items():
             name = f"Diversity in {of} ({told})"
+            found[name] = Figure(measure, name, value, row=name)
+    return found | artifact_figures(section)
+
+
+def artifact_figures(section: Mapping[str, Any]) -> dict[str, Figure]:
+    """The artifacts of each class of a report (or of its "real" section), such as "Texture lock in NAME"."""
+    by_class = section.get("artifacts_by_class") or {}
+    found = {}
+    for measure in MEASURES:
+        for of, value in (by_class.get(measure.key) or {}).items() if measure.key in ARTIFACTS else ():
+            name = f"{measure.title} in {of}"
             found[name] = Figure(measure, name, value, row=name)
     return found
 
@@ -162,6 +184,8 @@ def _pair(interval: Any) -> tuple[float, float] | None:
 _AT_INFINITY = ", at infinitely many pictures"
 _ONLY_ON_DEMAND = ("lpips", "utility")  # where nobody asked for them, no row says so
 
+ARTIFACTS = ("texture_lock", "lattice", "noise_detail")
+"""keys of "artifacts" in a report"""
 TRAINED_ON = {"real": "real pictures", "synthetic": "generated pictures", "both": "real and generated"}
 """the trainings of "utility" in a report, and how they are called"""
 
@@ -221,6 +245,24 @@ MEASURES = (
         "lpips", "LPIPS", "LPIPS", "higher",
         "The same by LPIPS, a distance of network features weighted to agree with what people see; the usual "
         "figure of papers. It depends on the network, which is named.",
+    ),
+    Measure(
+        "texture_lock", "Texture lock", "texture lock", "lower",
+        "Correlation of fine detail (luminance minus its 9x9 mean) at the same place of images of different "
+        "maps, where both have the same class; mean over the classes that cover 2 % or more. Near 0 in real "
+        "photographs; 1 is a texture that stays at its place whatever the map.",
+    ),
+    Measure(
+        "lattice", "Lattice", "lattice", "lower",
+        "Autocorrelation of fine detail inside a class at shifts of 4, 8 or 16 pixels, along both axes and "
+        "the diagonal (root mean square of the three, the largest shift). 1 is a pattern that repeats; what "
+        "exceeds the real value is the generator's grid. Windows and fences repeat in real photographs, too.",
+    ),
+    Measure(
+        "noise_detail", "Noise detail", "noise detail", "lower",
+        "Correlation of fine detail between two images of one map with different noise; 1 is noise that "
+        "changes no detail. Class borders, which both share, keep it above 0. Real photographs have no "
+        "second noise.",
     ),
     Measure(
         "utility", "Use as training data", "mIoU trained on", "higher",

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dpsims.evaluation.bars import layout_section, region_section, utility_section
+from dpsims.evaluation.bars import artifact_section, layout_section, region_section, utility_section
 from dpsims.evaluation.figures import MEASURES, figures, in_order, number
 from dpsims.evaluation.galleries import Picture, fitting, gallery, map_row, neighbour_row
 from dpsims.evaluation.markup import Html, document, table, tag
@@ -45,6 +45,7 @@ def write_page(report: Mapping[str, Any], samples: PageSamples, limit: int = PAG
         *(_head(report), _warnings(report), _table(report)),
         layout_section(report, samples.colors, samples.shares),
         region_section(report, samples.colors),
+        artifact_section(report, samples.colors),
         utility_section(report),
         _settings(report),
     )
@@ -246,13 +247,15 @@ _NEAREST = (
 _REAL = (
     "The real column says what real pictures score: training pictures against the same reference for "
     "realism, the segmenter on the real pictures of the maps for layout, pairs of different real pictures "
-    "for diversity. A generator is judged beside it, not against 0 or 1. In square brackets: 95 % interval, "
+    "for diversity, the real images of the maps for artifacts. "
+    "A generator is judged beside it, not against 0 or 1. In square brackets: 95 % interval, "
     "by resampling the pictures."
 )
 
 _HOW = (".subsets", ".subset_size")
 _SHOWN_ELSEWHERE = {measure.key for measure in MEASURES} | {
     *("intervals", "iou", "diversity_regions", "real", "untrained"),
+    *("artifacts", "artifacts_by_class", "lattice_by_shift"),
     *("worst", "neighbours", "warnings"),
 }
 _ASKED_FIRST = ("protocol", "weights", "versions", "seeds", "counts", "segmenter")

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dpsims.evaluation.figures import MEASURES, TRAINED_ON
+from dpsims.evaluation.figures import ARTIFACTS, MEASURES, TRAINED_ON
 from dpsims.evaluation.markup import plain
 
 _MADE_BY = "give a file that `dpsims evaluate --json` has written"
 _MAPPINGS = (
     *("intervals", "counts", "frechet_titles", "seeds", "versions", "weights", "iou"),
-    *("diversity_regions", "utility"),
+    *("diversity_regions", "utility", "artifacts", "artifacts_by_class", "lattice_by_shift"),
 )
 
 
@@ -26,7 +26,7 @@ def read_report(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: is no JSON, or cut off ({plain(error)[:80]}); {_MADE_BY}") from error
     if not isinstance(report, dict):
         raise ValueError(f"{path}: holds a {type(report).__name__} and no report; {_MADE_BY}")
-    if not any(report.get(measure.key) for measure in MEASURES):
+    if not any(report.get(key) for key in ("artifacts", *(measure.key for measure in MEASURES))):
         raise ValueError(f"{path}: has no figures, such as 'frechet' or 'miou'; {_MADE_BY}")
     for section, where in ((report, ""), (report.get("real"), "real.")):
         wrong = _wrong(section, where)
@@ -64,6 +64,12 @@ def _wrong(section: Any, where: str) -> str | None:
     for kind, values in (section.get("diversity_regions") or {}).items():
         if not _are_figures(values):
             return f"{where}diversity_regions.{kind}"
+    for key, entry in (section.get("artifacts") or {}).items():
+        if not (_are_figures(entry) if isinstance(entry, dict) else _is_figure(entry)):
+            return f"{where}artifacts.{key}"
+    for key in ARTIFACTS:
+        if not _are_figures((section.get("artifacts_by_class") or {}).get(key)):
+            return f"{where}artifacts_by_class.{key}"
     for row in section.get("worst") or ():
         if not isinstance(row, dict) or not all(_is_figure(row.get(key)) for key in ("miou", "real_miou")):
             return f"{where}worst"

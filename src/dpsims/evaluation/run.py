@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dpsims.data import Batch
+from dpsims.evaluation.artifacts import Artifacts, beside_real
 from dpsims.evaluation.diversity import PairwiseDiversity, RealDiversity
 from dpsims.evaluation.features import PooledFeatures
 from dpsims.evaluation.lpips import Lpips
@@ -37,7 +38,7 @@ Batches = Callable[[int], Iterable[Batch]]
 Maps = Callable[[int], Iterator[Sequence[Int[Tensor, "_ _"]]]]
 """The label maps of the same batches, at the sizes at which layouts are compared."""
 
-METRICS = ("realism", "layout", "diversity", "neighbours")
+METRICS = ("realism", "layout", "diversity", "neighbours", "artifacts")
 AT_ONCE = 64  # pictures that are looked at together for diversity
 
 
@@ -47,9 +48,9 @@ class Settings:
 
     networks: of realism, neighbours and diversity; the first one is `summary`'s. segmenter: None leaves
     layout out. lpips: None leaves it out. metrics: parts of METRICS. diversity: `diversity_samples` (2 or
-    more; fewer skip it) pictures of each of `diversity_maps` evenly spaced maps (None: of all). maps: None
-    compares layouts at the pictures' size. seed: of what is drawn from real pictures. listener: hears how far
-    it is.
+    more; fewer skip it) pictures of each of `diversity_maps` evenly spaced maps (None: of all); artifacts
+    take two of each, and without a second one leave `noise_detail` out. maps: None compares layouts at the
+    pictures' size. seed: of what is drawn from real pictures. listener: hears how far it is.
     """
 
     space: LabelSpace
@@ -71,6 +72,12 @@ class Settings:
         unknown = [name for name in self.metrics if name not in METRICS]
         if unknown:
             raise ValueError(f"metrics: {unknown[0]!r} is unknown; use of {', '.join(METRICS)}")
+
+    @property
+    def samples(self) -> int:
+        """How many images of each of `diversity_maps` maps are generated."""
+        artifacts = min(2, self.diversity_samples) if "artifacts" in self.metrics else 1
+        return self.diversity_samples if "diversity" in self.metrics else artifacts
 
     @property
     def compares_training(self) -> bool:
@@ -96,7 +103,7 @@ def measure_real(
     train: Batches, test: Batches, settings: Settings, progress: Progress | None = None
 ) -> RealReference:
     """What real pictures score: train against test (realism), the segmenter on test, random pairs of test
-    (diversity).
+    (diversity), artifacts of test.
 
     Raises ValueError for a split of fewer than two pictures.
     """
@@ -108,17 +115,22 @@ def measure_real(
         space=settings.space,
         lpips=settings.lpips,
     )
-    diverse = "diversity" in settings.metrics
+    artifacts = Artifacts(settings.space)
+    diverse, detailed = "diversity" in settings.metrics, "artifacts" in settings.metrics
 
     def take(first: int, batch: Batch, maps: Sequence[Tensor] | Tensor) -> None:
         measures.update(batch.image, maps)
         if diverse:
             diversity.update(batch.image, batch.label)
+        if detailed:
+            artifacts.update(batch.image, batch.label)
 
     def take_training(first: int, batch: Batch, maps: Sequence[Tensor] | Tensor) -> None:
         training.update(batch.image, maps)
 
-    gathered = {"measures": measures, **({"diversity": diversity} if diverse else {})}
+    gathered: dict[str, Accumulator] = {"measures": measures}
+    gathered |= {"diversity": diversity} if diverse else {}
+    gathered |= {"artifacts": artifacts} if detailed else {}
     _pass("real", test, measures, gathered, take, progress, settings)
     counts = {"test": measures.count}
     if settings.compares_training:
@@ -144,6 +156,8 @@ def measure_real(
         report |= measures.layout.report()
     if diverse:
         report |= diversity.report()
+    if detailed:
+        report |= artifacts.report()
     reference = RealReference(measures, training if settings.compares_training else None, report)
     if "neighbours" in settings.metrics:
         name = settings.networks[0].name
@@ -173,7 +187,9 @@ def evaluate(
     reference = reference or measure_real(train, test, settings, progress)
     measures = settings.measures()
     diversity = PairwiseDiversity(settings.networks, settings.space, settings.lpips)
-    samples = settings.diversity_samples if "diversity" in settings.metrics else 1
+    artifacts, samples = Artifacts(settings.space), settings.samples
+    diverse = samples > 1 and "diversity" in settings.metrics
+    detailed = "artifacts" in settings.metrics
     wanted = reference.test.count if settings.diversity_maps is None else settings.diversity_maps
     chosen = _evenly_spaced(reference.test.count, wanted) if samples > 1 else set()
 
@@ -181,6 +197,8 @@ def evaluate(
         indices = range(first, first + len(batch.label))
         image = generate_checked(generate, batch.label, indices, 0)
         measures.update(image, maps)
+        if detailed:
+            artifacts.update(image, batch.label)
         rows = [i for i, index in enumerate(indices) if index in chosen]
         at_once = max(1, AT_ONCE // samples)
         for part in (rows[i : i + at_once] for i in range(0, len(rows), at_once)):
@@ -188,9 +206,15 @@ def evaluate(
             # all samples in batches of one size: those of a model that ignores its noise are equal to the bit
             first_one = 1 if len(part) == len(image) else 0
             made = [generate_checked(generate, label, numbers, m) for m in range(first_one, samples)]
-            diversity.update([image, *made] if first_one else made, label)
+            made = [image, *made] if first_one else made
+            if diverse:
+                diversity.update(made, label)
+            if detailed:
+                artifacts.update_noise(made[0], made[1], label)
 
-    gathered = {"measures": measures, **({"diversity": diversity} if samples > 1 else {})}
+    gathered: dict[str, Accumulator] = {"measures": measures}
+    gathered |= {"diversity": diversity} if diverse else {}
+    gathered |= {"artifacts": artifacts} if detailed else {}
     _pass("generated", test, measures, gathered, take, progress, settings)
     report: dict[str, Any] = {"warnings": []}
     if "realism" in settings.metrics:
@@ -202,11 +226,13 @@ def evaluate(
         report["worst"] = worst_maps(measures.layout.picture_iou, reference.test.layout.picture_iou)
     if "diversity" in settings.metrics:
         report |= diversity.report()
+    if detailed:
+        report |= beside_real(artifacts.report(), reference.report)
     if "neighbours" in settings.metrics and reference.train is not None:
         report["neighbours"] = nearest_training(measures, reference.train, reference.usual)
     counts = {"generated": measures.count, **reference.report["counts"]}
     if samples > 1:
-        counts |= {"diversity_maps": diversity.maps, "diversity_samples": samples}
+        counts |= {"diversity_maps": len(chosen), "diversity_samples": samples}
     return {
         **report,
         "real": reference.report,
