@@ -87,6 +87,9 @@ class GeneratorConfig:
     """how noise tokens enter the label features: each pixel attends to them, or has all of them appended"""
     hidden_channels: int = 128
     """channels between label map and modulation (kinds `oasis` and `spade`)"""
+    pixel_noise: bool = False
+    """add noise of each pixel in every block of the image network, with a learned gain per channel that
+    starts at zero: textures that are not locked to their place"""
 
 
 @dataclass
@@ -245,6 +248,7 @@ class Recipe:
                 "noise_tokens",
                 "token_channels",
                 "noise_injection",
+                "pixel_noise",
             )
             unread["it belongs to the generator `dpsims`"] = tuple(f"generator.{name}" for name in names)
         if self.generator.kind == "spade":

@@ -19,6 +19,7 @@ from dpsims.models.layers import (
     SLOPE,
     ModulatedBlock,
     SpatiallyAdaptiveNorm,
+    add_noise,
 )
 
 
@@ -118,9 +119,15 @@ class FoldedBlock(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = FoldedModulation(block.norm1), FoldedModulation(block.norm2)
         self.conv1, self.conv2 = block.conv1, block.conv2
+        self.noise_gain = block.noise_gain
 
     def forward(
-        self, x: Float[Tensor, "b c h w"], guide: Float[Tensor, "b g h w"]
+        self,
+        x: Float[Tensor, "b c h w"],
+        guide: Float[Tensor, "b g h w"],
+        noise: Float[Tensor, "b 1 h w"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
         h = self.conv1(F.leaky_relu_(self.norm1(x, guide), SLOPE))
+        if self.noise_gain is not None:
+            h = add_noise(h, noise, self.noise_gain)
         return self.conv2(F.leaky_relu_(self.norm2(h, guide), SLOPE)).add_(x)

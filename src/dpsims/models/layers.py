@@ -227,18 +227,36 @@ class ModulatedBlock(nn.Module):
     """Residual block of the image network at one scale, both convolutions behind a modulated
     normalisation."""
 
-    def __init__(self, channels: int, guide_channels: int, kernel: int, normalisation: str) -> None:
+    def __init__(
+        self, channels: int, guide_channels: int, kernel: int, normalisation: str, pixel_noise: bool = False
+    ) -> None:
         super().__init__()
         self.norm1 = SpatiallyAdaptiveNorm(channels, guide_channels, kernel, normalisation)
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.norm2 = SpatiallyAdaptiveNorm(channels, guide_channels, kernel, normalisation)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        # from zero: louder noise at the start lets the discriminator win at once
+        self.noise_gain = nn.Parameter(torch.zeros(channels)) if pixel_noise else None
 
     def forward(
-        self, x: Float[Tensor, "b c h w"], guide: Float[Tensor, "b g h w"]
+        self,
+        x: Float[Tensor, "b c h w"],
+        guide: Float[Tensor, "b g h w"],
+        noise: Float[Tensor, "b 1 h w"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
+        """noise: of each pixel, where the block has a gain for it."""
         h = self.conv1(F.leaky_relu(self.norm1(x, guide), SLOPE))
+        if self.noise_gain is not None:
+            h = add_noise(h, noise, self.noise_gain)
         return x + self.conv2(F.leaky_relu(self.norm2(h, guide), SLOPE))
+
+
+def add_noise(
+    h: Float[Tensor, "b c h w"], noise: Float[Tensor, "b 1 h w"] | None, gain: Float[Tensor, c]
+) -> Float[Tensor, "b c h w"]:
+    """One noise for all channels, each with its gain."""
+    assert noise is not None, "this network takes pixel keys: see Generator.pixel_keys"
+    return torch.addcmul(h, noise.to(h.dtype), gain.to(h.dtype)[:, None, None])
 
 
 NORMALISATIONS = {
