@@ -65,12 +65,18 @@ class StemTable(nn.Module):
         assert stem.kernel_size == (3, 3) and stem.bias is not None
         taps = torch.einsum("ki,oiyx->yxko", embedding.weight, stem.weight)  # 3 3 K+1 c
         taps[1, 1] += stem.bias  # the centre is never padding
-        self.rows = embedding.num_embeddings + 1
+        self.rows, self.padding = embedding.num_embeddings + 1, stem.padding_mode
         self.table = nn.Parameter(F.pad(taps, (0, 0, 0, 1)).flatten(0, 2).contiguous())
 
     def forward(self, label: Int[Tensor, "b h w"]) -> Float[Tensor, "b h w c"]:
         height, width = label.shape[1:]
-        padded = F.pad(label, (1, 1, 1, 1), value=self.rows - 1)
+        if self.padding == "replicate":
+            rows, columns = (
+                torch.arange(-1, n + 1, device=label.device).clamp(0, n - 1) for n in (height, width)
+            )
+            padded = label[:, rows[:, None], columns]
+        else:
+            padded = F.pad(label, (1, 1, 1, 1), value=self.rows - 1)
         places = [(y, x) for y in range(3) for x in range(3)]
         index = torch.stack(
             [padded[:, y : y + height, x : x + width] + self.rows * (3 * y + x) for y, x in places], dim=-1

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dpsims.config import GeneratorConfig
 from dpsims.models.layers import (
     SLOPE,
+    Blur,
     EncoderBlock,
     ModulatedBlock,
     NoiseConcatenation,
@@ -24,6 +25,7 @@ from dpsims.models.layers import (
     RegionTokens,
     SelfAttention,
     downsample_ids,
+    set_padding,
     upsample_to,
 )
 from dpsims.models.pixel_noise import PixelKeys, noise_map, pixel_keys
@@ -39,7 +41,9 @@ class LabelEncoder(nn.Module):
         channels = config.channels
         self.embedding = nn.Embedding(config.num_classes + 1, channels[0])  # index K: unlabelled
         self.stem = nn.Conv2d(channels[0], channels[0], 3, padding=1)
-        self.blocks = nn.ModuleList(EncoderBlock(a, b) for a, b in zip(channels, channels[1:], strict=False))
+        self.blocks = nn.ModuleList(
+            EncoderBlock(a, b, config.downsampling) for a, b in zip(channels, channels[1:], strict=False)
+        )
         self.attention = nn.ModuleList(
             SelfAttention(c, config.attention_heads) if 2**i in config.attention_strides else nn.Identity()
             for i, c in enumerate(channels)
@@ -95,6 +99,11 @@ class ImageNetwork(nn.Module):
         # channels change at the lower resolution, in front of the upsampling, where it costs a quarter
         self.narrow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(channels, channels[1:], strict=False))
         self.to_rgb = nn.Conv2d(channels[0], 3, 3, padding=1)
+        self.blur = Blur() if config.upsampling == "bilinear" else nn.Identity()
+
+    def upsample(self, x: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Tensor, "b c H W"]:
+        """x2, cropped to `size` where that is odd."""
+        return self.blur(upsample_to(x, size))
 
     def forward(
         self, label: Int[Tensor, "b h w"], guides: list[Tensor], keys: PixelKeys | None = None
@@ -106,7 +115,7 @@ class ImageNetwork(nn.Module):
         x = self.blocks[-1](x, guides[-1], self.noise(keys, len(guides) - 1, (size[0], size[1])))
         for i in reversed(range(len(guides) - 1)):
             height, width = guides[i].shape[-2:]
-            x = upsample_to(self.narrow[i](x), (height, width))
+            x = self.upsample(self.narrow[i](x), (height, width))
             x = self.blocks[i](x, guides[i], self.noise(keys, i, (height, width)))
         return torch.tanh(self.to_rgb(F.leaky_relu(x, SLOPE)))
 
@@ -136,6 +145,7 @@ class Generator(nn.Module):
             for c in config.channels
         )
         self.image_network = ImageNetwork(config)
+        set_padding(self, config.padding)
 
     def sample_noise(
         self, batch: int, rng: torch.Generator | None = None, regions: int | None = None
@@ -203,6 +213,9 @@ def _validated(config: GeneratorConfig) -> GeneratorConfig:
             raise ValueError(f"channels: {c} is no multiple of attention_heads={config.attention_heads}")
     if config.modulation_kernel % 2 == 0:
         raise ValueError(f"modulation_kernel={config.modulation_kernel}: use an odd number")
+    for name, choices in CHOICES.items():
+        if getattr(config, name) not in choices:
+            raise ValueError(f"{name}={getattr(config, name)}: use one of {', '.join(choices)}")
     return config
 
 
@@ -215,4 +228,9 @@ def build_generator(config: GeneratorConfig) -> AnyGenerator:
     return GENERATORS[config.kind](config)
 
 
+CHOICES = {
+    "upsampling": ("nearest", "bilinear"),
+    "downsampling": ("strided", "blur"),
+    "padding": ("zeros", "replicate"),
+}
 GENERATORS = {"dpsims": Generator, "oasis": OasisGenerator, "spade": SpadeGenerator}

@@ -1,4 +1,4 @@
-"""Noise of each pixel, as StyleGAN adds it (Karras et al. 2019), here a pure function of (z, level, row, column).
+"""Noise of each pixel, as StyleGAN adds it (Karras et al. 2019), a pure function of z, level, row and column.
 
 Nothing is drawn: a counter-based hash gives the value at a place, so that batches, strips of a large map, a
 resampled region, a resumed training and an exported graph all see the same noise. The hash computes with

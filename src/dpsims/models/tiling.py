@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dpsims.models.generator import Generator
-from dpsims.models.layers import SLOPE, RegionNoise, RegionTokens, downsample_ids, upsample_to
+from dpsims.models.layers import SLOPE, RegionNoise, RegionTokens, downsample_ids
 from dpsims.models.pixel_noise import PixelKeys
 
 STRIP = 2**23
@@ -145,6 +145,7 @@ def paint(
     network = generator.image_network
     # each 3x3 spoils a row at a strip's edge: modulation, conv1, modulation and conv2 of a block, and to_rgb
     halo = generator.config.modulation_kernel // 2 * 2 + 3
+    halo += generator.config.upsampling == "bilinear"  # which looks at the next row
     halo += halo % 2  # strips start on even rows, where a row of the scale below begins
     size = guides[-1].shape[-2:]
     one_hot = F.one_hot(downsample_ids(label, (size[0], size[1])), network.num_inputs)
@@ -163,7 +164,7 @@ def paint(
             if coarsest:
                 x = source[:, :, top:bottom]
             else:
-                x = upsample_to(source[:, :, top // 2 : -(-bottom // 2)], (bottom - top, width))
+                x = network.upsample(source[:, :, top // 2 : -(-bottom // 2)], (bottom - top, width))
             noise = network.noise(keys, i, (height, width), (top, bottom))
             x = network.blocks[i](x, guide[:, :, top:bottom], noise)
             if i == 0:
