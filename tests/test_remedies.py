@@ -80,19 +80,19 @@ def test_bad_values_are_named(name):
 
 def test_shifts_move_the_map_against_the_grid():
     """Of a network that paints each pixel by itself, nothing changes: all is cropped where it belongs."""
-    made = generator()
     seen = []
 
-    def each_pixel(label: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        seen.append(label)
-        return label[:, None].expand(-1, 3, -1, -1) + noise[:, None]
+    class EachPixel(Generator):
+        def forward(self, label, noise=None):
+            seen.append(label)
+            return label[:, None].expand(-1, 3, -1, -1).float()
 
-    each_pixel.config = made.config  # pyright: ignore
-    label, noise = labels(), torch.zeros(2, 1, 1)
+    made = EachPixel(generator().config)
+    label, noise = labels(), made.sample_noise(2)
     shifts = torch.tensor([[0, 3], [2, 1]])
-    found = generate_shifted(each_pixel, label, noise, shifts)  # pyright: ignore
+    found = generate_shifted(made, label, noise, shifts)
     assert torch.equal(found[:, 0], label.float())
-    assert seen[0].shape == (2, 18 + 3, 23 + 3)
+    assert seen[0].shape == (2, 18 + 4, 23 + 4)
     assert torch.equal(seen[0][1, 2:20, 1:24], label[1])
     assert torch.equal(seen[0][1, 0, 1:24], label[1, 0]) and seen[0][0, -1, -1] == label[0, -1, -1]
     drawn = draw_shifts(200, made.config, torch.Generator().manual_seed(0))
@@ -106,7 +106,7 @@ def test_whole_cells_of_shift_are_the_same_image_inside():
     z = made.sample_noise(1, torch.Generator().manual_seed(0))
     base, moved, off = (
         generate_shifted(made, label, z, torch.tensor([[s, s]])) for s in (0, 4, 2)
-    )  # 4 is no shift that is drawn: a whole cell
+    )  # 4: a whole cell
     inside = (slice(None), slice(None), slice(76, 84), slice(76, 84))
     assert torch.allclose(base[inside], moved[inside], atol=1e-5)
     assert not torch.allclose(base[inside], off[inside], atol=1e-3)

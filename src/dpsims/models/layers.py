@@ -4,7 +4,7 @@ everywhere: halving rounds up, doubling crops to the size that is wanted.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -65,8 +65,8 @@ class Blur(nn.Module):
         return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=x.shape[1])
 
 
-def set_padding(module: nn.Module, padding: str) -> None:
-    """What the module's convolutions see beyond the edge: `zeros` or `replicate`, in place."""
+def set_padding(module: nn.Module, padding: Literal["zeros", "replicate"]) -> None:
+    """What the module's convolutions see beyond the edge, in place."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             part.padding_mode = padding

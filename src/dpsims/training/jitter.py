@@ -25,14 +25,15 @@ def generate_shifted(
     """Images of label maps that stand `shifts` further down and right in a larger map, where their edge is
     repeated; None: `generator(label, noise)`.
 
-    The larger map has one size whatever the shifts, so that compiled networks are compiled once.
+    The larger map has one size, a cell more each way, whatever the shifts: compiled networks are compiled
+    once, and where cells divide the label map, they divide the larger one.
     """
     if shifts is None:
         return generator(label, noise)
     height, width = label.shape[-2:]
-    most = _cell(generator.config) - 1
+    more = _cell(generator.config)
     rows, columns = (
-        to_device((torch.arange(side + most) - shifts[:, axis, None]).clamp(0, side - 1), label.device)
+        to_device((torch.arange(side + more) - shifts[:, axis, None]).clamp(0, side - 1), label.device)
         for axis, side in enumerate((height, width))
     )
     image = torch.arange(len(label), device=label.device)[:, None, None]
