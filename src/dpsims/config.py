@@ -87,6 +87,15 @@ class GeneratorConfig:
     """how noise tokens enter the label features: each pixel attends to them, or has all of them appended"""
     hidden_channels: int = 128
     """channels between label map and modulation (kinds `oasis` and `spade`)"""
+    pixel_noise: bool = False
+    """add noise of each pixel in every block of the image network, with a learned gain per channel that
+    starts at zero: textures that are not locked to their place"""
+    upsampling: Literal["nearest", "bilinear"] = "nearest"
+    """how the image network doubles its size; `bilinear` (filter [1, 3, 3, 1]) leaves no grid of squares"""
+    downsampling: Literal["strided", "blur"] = "strided"
+    """how the label-map encoder reduces its size: as is, or with a low-pass filter in front"""
+    padding: Literal["zeros", "replicate"] = "zeros"
+    """what convolutions see beyond the edge; zeros tell how far away it is"""
 
 
 @dataclass
@@ -158,6 +167,9 @@ class TrainingConfig:
     recompute_backbone: bool = False
     """compute the frozen backbone's activations again on the way back instead of keeping them: less memory
     for large backbones, a little more time, the same losses"""
+    grid_jitter: bool = False
+    """move each label map by a random part of the coarsest cell against the generator's grid, in training
+    only: textures cannot stick to the grid (a larger map each step)"""
     device: str = "auto"
     """`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1` ..."""
     log_steps: int = 1
@@ -245,6 +257,10 @@ class Recipe:
                 "noise_tokens",
                 "token_channels",
                 "noise_injection",
+                "pixel_noise",
+                "upsampling",
+                "downsampling",
+                "padding",
             )
             unread["it belongs to the generator `dpsims`"] = tuple(f"generator.{name}" for name in names)
         if self.generator.kind == "spade":

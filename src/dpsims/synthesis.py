@@ -14,7 +14,7 @@ from dpsims.checkpoint import Model, load_model, weights_digest
 from dpsims.models import tiling
 from dpsims.models.generator import Generator
 from dpsims.models.layers import RegionNoise
-from dpsims.modes import DTYPES, GraphedGenerator, Mode, prepare
+from dpsims.modes import GraphedGenerator, Mode, prepare
 
 TILED_ABOVE = 1024 * 1024
 """pixels of a map above which `generate` works in windows and strips"""
@@ -120,7 +120,8 @@ class Synthesizer:
         tokens = generator.mapping(noise)
         features = generator.encoder(label.to(self.device))
         guides = [inject(h, tokens) for inject, h in zip(generator.injection, features, strict=True)]
-        return generator.image_network(many.to(self.device), guides).float().cpu()
+        keys = generator.pixel_keys(noise, self.device)
+        return generator.image_network(many.to(self.device), guides, keys).float().cpu()
 
     @torch.inference_mode()
     def generate_tiled(
@@ -154,10 +155,10 @@ class Synthesizer:
         return isinstance(generator, Generator) and generator.config.normalisation != "instance"
 
     def _cast(self, noise: Tensor | RegionNoise) -> Tensor | RegionNoise:
-        dtype = DTYPES[self.mode.precision]
+        # float32 whatever the mode: the pixel noise's key is in its bits
         if isinstance(noise, RegionNoise):
-            return RegionNoise(noise.z.to(self.device, dtype), noise.region.to(self.device))
-        return noise.to(self.device, dtype)
+            return RegionNoise(noise.z.to(self.device, torch.float32), noise.region.to(self.device))
+        return noise.to(self.device, torch.float32)
 
     def _check(self, label: Int[Tensor, "b h w"]) -> None:
         # before it reaches a device, where it would crash a kernel

@@ -19,6 +19,7 @@ from dpsims.models.layers import (
     SLOPE,
     ModulatedBlock,
     SpatiallyAdaptiveNorm,
+    add_noise,
 )
 
 
@@ -64,12 +65,18 @@ class StemTable(nn.Module):
         assert stem.kernel_size == (3, 3) and stem.bias is not None
         taps = torch.einsum("ki,oiyx->yxko", embedding.weight, stem.weight)  # 3 3 K+1 c
         taps[1, 1] += stem.bias  # the centre is never padding
-        self.rows = embedding.num_embeddings + 1
+        self.rows, self.padding = embedding.num_embeddings + 1, stem.padding_mode
         self.table = nn.Parameter(F.pad(taps, (0, 0, 0, 1)).flatten(0, 2).contiguous())
 
     def forward(self, label: Int[Tensor, "b h w"]) -> Float[Tensor, "b h w c"]:
         height, width = label.shape[1:]
-        padded = F.pad(label, (1, 1, 1, 1), value=self.rows - 1)
+        if self.padding == "replicate":
+            rows, columns = (
+                torch.arange(-1, n + 1, device=label.device).clamp(0, n - 1) for n in (height, width)
+            )
+            padded = label[:, rows[:, None], columns]
+        else:
+            padded = F.pad(label, (1, 1, 1, 1), value=self.rows - 1)
         places = [(y, x) for y in range(3) for x in range(3)]
         index = torch.stack(
             [padded[:, y : y + height, x : x + width] + self.rows * (3 * y + x) for y, x in places], dim=-1
@@ -118,9 +125,15 @@ class FoldedBlock(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = FoldedModulation(block.norm1), FoldedModulation(block.norm2)
         self.conv1, self.conv2 = block.conv1, block.conv2
+        self.noise_gain = block.noise_gain
 
     def forward(
-        self, x: Float[Tensor, "b c h w"], guide: Float[Tensor, "b g h w"]
+        self,
+        x: Float[Tensor, "b c h w"],
+        guide: Float[Tensor, "b g h w"],
+        noise: Float[Tensor, "b 1 h w"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
         h = self.conv1(F.leaky_relu_(self.norm1(x, guide), SLOPE))
+        if self.noise_gain is not None:
+            h = add_noise(h, noise, self.noise_gain)
         return self.conv2(F.leaky_relu_(self.norm2(h, guide), SLOPE)).add_(x)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dpsims.config import GeneratorConfig
 from dpsims.models.layers import (
     SLOPE,
+    Blur,
     EncoderBlock,
     ModulatedBlock,
     NoiseConcatenation,
@@ -24,8 +25,10 @@ from dpsims.models.layers import (
     RegionTokens,
     SelfAttention,
     downsample_ids,
+    set_padding,
     upsample_to,
 )
+from dpsims.models.pixel_noise import PixelKeys, noise_map, pixel_keys
 from dpsims.models.spade import OasisGenerator, SpadeGenerator
 
 
@@ -38,7 +41,9 @@ class LabelEncoder(nn.Module):
         channels = config.channels
         self.embedding = nn.Embedding(config.num_classes + 1, channels[0])  # index K: unlabelled
         self.stem = nn.Conv2d(channels[0], channels[0], 3, padding=1)
-        self.blocks = nn.ModuleList(EncoderBlock(a, b) for a, b in zip(channels, channels[1:], strict=False))
+        self.blocks = nn.ModuleList(
+            EncoderBlock(a, b, config.downsampling) for a, b in zip(channels, channels[1:], strict=False)
+        )
         self.attention = nn.ModuleList(
             SelfAttention(c, config.attention_heads) if 2**i in config.attention_strides else nn.Identity()
             for i, c in enumerate(channels)
@@ -75,6 +80,7 @@ class NoiseMapping(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, z: Float[Tensor, "b ... n d"]) -> Float[Tensor, "b ... n w"]:
+        z = z.to(self.embedding.dtype)  # here and not before: its float32 bits are the pixel noise's key
         return self.mlp(self.norm(z.movedim(-1, 1)).movedim(1, -1)) + self.embedding
 
 
@@ -87,21 +93,41 @@ class ImageNetwork(nn.Module):
         self.num_inputs = config.num_classes + 1
         self.start = nn.Conv2d(self.num_inputs, channels[-1], 3, padding=1)
         self.blocks = nn.ModuleList(
-            ModulatedBlock(c, c, config.modulation_kernel, config.normalisation) for c in channels
+            ModulatedBlock(c, c, config.modulation_kernel, config.normalisation, config.pixel_noise)
+            for c in channels
         )
         # channels change at the lower resolution, in front of the upsampling, where it costs a quarter
         self.narrow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(channels, channels[1:], strict=False))
         self.to_rgb = nn.Conv2d(channels[0], 3, 3, padding=1)
+        self.blur = Blur() if config.upsampling == "bilinear" else nn.Identity()
 
-    def forward(self, label: Int[Tensor, "b h w"], guides: list[Tensor]) -> Float[Tensor, "b 3 h w"]:
+    def upsample(self, x: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Tensor, "b c H W"]:
+        """x2, cropped to `size` where that is odd."""
+        return self.blur(upsample_to(x, size))
+
+    def forward(
+        self, label: Int[Tensor, "b h w"], guides: list[Tensor], keys: PixelKeys | None = None
+    ) -> Float[Tensor, "b 3 h w"]:
+        """keys: of the pixel noise, where the network has it (`Generator.pixel_keys`)."""
         size = guides[-1].shape[-2:]
         one_hot = F.one_hot(downsample_ids(label, (size[0], size[1])), self.num_inputs)
         x = self.start(rearrange(one_hot, "b h w c -> b c h w").to(self.start.weight.dtype))
-        x = self.blocks[-1](x, guides[-1])
+        x = self.blocks[-1](x, guides[-1], self.noise(keys, len(guides) - 1, (size[0], size[1])))
         for i in reversed(range(len(guides) - 1)):
             height, width = guides[i].shape[-2:]
-            x = self.blocks[i](upsample_to(self.narrow[i](x), (height, width)), guides[i])
+            x = self.upsample(self.narrow[i](x), (height, width))
+            x = self.blocks[i](x, guides[i], self.noise(keys, i, (height, width)))
         return torch.tanh(self.to_rgb(F.leaky_relu(x, SLOPE)))
+
+    def noise(
+        self,
+        keys: PixelKeys | None,
+        level: int,
+        size: tuple[int, int],
+        rows: tuple[int, int] | None = None,
+    ) -> Float[Tensor, "b 1 h w"] | None:
+        """`noise_map`, or None for no keys."""
+        return None if keys is None else noise_map(keys, level, size, rows)
 
 
 class Generator(nn.Module):
@@ -119,6 +145,7 @@ class Generator(nn.Module):
             for c in config.channels
         )
         self.image_network = ImageNetwork(config)
+        set_padding(self, config.padding)
 
     def sample_noise(
         self, batch: int, rng: torch.Generator | None = None, regions: int | None = None
@@ -143,14 +170,22 @@ class Generator(nn.Module):
                     f"label map has index {low if low < 0 else high}; classes are "
                     f"0..{self.config.num_classes - 1}, unlabelled is {self.config.num_classes}"
                 )
+        if noise is None:
+            noise = self.sample_noise(label.shape[0])
         tokens = self._tokens(noise, label)
         pyramid = self.encoder(label)
         guides = [inject(h, tokens) for inject, h in zip(self.injection, pyramid, strict=True)]
-        return self.image_network(label, guides)
+        return self.image_network(label, guides, self.pixel_keys(noise, label.device))
 
-    def _tokens(self, noise: Tensor | RegionNoise | None, label: Tensor) -> Tensor | RegionTokens:
-        if noise is None:
-            noise = self.sample_noise(label.shape[0])
+    def pixel_keys(self, noise: Tensor | RegionNoise, device: torch.device) -> PixelKeys | None:
+        """What the image network needs beside its guides: None without `config.pixel_noise`."""
+        if not self.config.pixel_noise:
+            return None
+        if isinstance(noise, RegionNoise):
+            noise = RegionNoise(noise.z.to(device), noise.region.to(device))
+        return pixel_keys(noise if isinstance(noise, RegionNoise) else noise.to(device))
+
+    def _tokens(self, noise: Tensor | RegionNoise, label: Tensor) -> Tensor | RegionTokens:
         if not isinstance(noise, RegionNoise):
             return self.mapping(noise.to(label.device))
         z, region = noise
@@ -178,6 +213,9 @@ def _validated(config: GeneratorConfig) -> GeneratorConfig:
             raise ValueError(f"channels: {c} is no multiple of attention_heads={config.attention_heads}")
     if config.modulation_kernel % 2 == 0:
         raise ValueError(f"modulation_kernel={config.modulation_kernel}: use an odd number")
+    for name, choices in CHOICES.items():
+        if getattr(config, name) not in choices:
+            raise ValueError(f"{name}={getattr(config, name)}: use one of {', '.join(choices)}")
     return config
 
 
@@ -190,4 +228,9 @@ def build_generator(config: GeneratorConfig) -> AnyGenerator:
     return GENERATORS[config.kind](config)
 
 
+CHOICES = {
+    "upsampling": ("nearest", "bilinear"),
+    "downsampling": ("strided", "blur"),
+    "padding": ("zeros", "replicate"),
+}
 GENERATORS = {"dpsims": Generator, "oasis": OasisGenerator, "spade": SpadeGenerator}

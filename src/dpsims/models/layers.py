@@ -4,7 +4,7 @@ everywhere: halving rounds up, doubling crops to the size that is wanted.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +46,32 @@ def upsample_to(x: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Ten
     return F.interpolate(x, size=size, mode="nearest")
 
 
+class Blur(nn.Module):
+    """Low-pass filter [1, 2, 1] x [1, 2, 1] / 16 of each channel, the edge repeated.
+
+    After nearest upsampling it makes bilinear x2 upsampling, that is the filter [1, 3, 3, 1], for odd sizes,
+    too; in front of 2x2 pooling, downsampling by that filter.
+    """
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        taps = torch.tensor([1.0, 2.0, 1.0]) / 4
+        self.register_buffer("kernel", (taps[:, None] * taps)[None, None], persistent=False)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        kernel = self.kernel.to(x.dtype).expand(x.shape[1], -1, -1, -1)
+        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=x.shape[1])
+
+
+def set_padding(module: nn.Module, padding: Literal["zeros", "replicate"]) -> None:
+    """What the module's convolutions see beyond the edge, in place."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            part.padding_mode = padding
+
+
 def downsample_ids(ids: Int[Tensor, "b h w"], size: tuple[int, int]) -> Int[Tensor, "b H W"]:
     """Nearest down-sampling of integer maps (the pixel under each cell's centre), without a float round
     trip."""
@@ -63,8 +89,9 @@ def group_norm(channels: int) -> nn.GroupNorm:
 class EncoderBlock(nn.Module):
     """Residual block of the label-map encoder; halves the size. Channels `inputs` -> `outputs`."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, downsampling: str = "strided") -> None:
         super().__init__()
+        self.blur = Blur() if downsampling == "blur" else nn.Identity()
         self.norm1 = group_norm(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
         self.norm2 = group_norm(outputs)
@@ -72,9 +99,9 @@ class EncoderBlock(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d H W"]:
-        h = self.conv1(F.leaky_relu(self.norm1(x), SLOPE))
+        h = self.conv1(self.blur(F.leaky_relu(self.norm1(x), SLOPE)))
         h = self.conv2(F.leaky_relu(self.norm2(h), SLOPE))
-        return h + self.shortcut(F.avg_pool2d(x, 2, ceil_mode=True))
+        return h + self.shortcut(F.avg_pool2d(self.blur(x), 2, ceil_mode=True))
 
 
 class DecoderBlock(nn.Module):
@@ -227,18 +254,36 @@ class ModulatedBlock(nn.Module):
     """Residual block of the image network at one scale, both convolutions behind a modulated
     normalisation."""
 
-    def __init__(self, channels: int, guide_channels: int, kernel: int, normalisation: str) -> None:
+    def __init__(
+        self, channels: int, guide_channels: int, kernel: int, normalisation: str, pixel_noise: bool = False
+    ) -> None:
         super().__init__()
         self.norm1 = SpatiallyAdaptiveNorm(channels, guide_channels, kernel, normalisation)
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.norm2 = SpatiallyAdaptiveNorm(channels, guide_channels, kernel, normalisation)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        # from zero: louder noise at the start lets the discriminator win at once
+        self.noise_gain = nn.Parameter(torch.zeros(channels)) if pixel_noise else None
 
     def forward(
-        self, x: Float[Tensor, "b c h w"], guide: Float[Tensor, "b g h w"]
+        self,
+        x: Float[Tensor, "b c h w"],
+        guide: Float[Tensor, "b g h w"],
+        noise: Float[Tensor, "b 1 h w"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
+        """noise: of each pixel, where the block has a gain for it."""
         h = self.conv1(F.leaky_relu(self.norm1(x, guide), SLOPE))
+        if self.noise_gain is not None:
+            h = add_noise(h, noise, self.noise_gain)
         return x + self.conv2(F.leaky_relu(self.norm2(h, guide), SLOPE))
+
+
+def add_noise(
+    h: Float[Tensor, "b c h w"], noise: Float[Tensor, "b 1 h w"] | None, gain: Float[Tensor, " c"]
+) -> Float[Tensor, "b c h w"]:
+    """One noise for all channels, each with its gain."""
+    assert noise is not None, "this network takes pixel keys: see Generator.pixel_keys"
+    return torch.addcmul(h, noise.to(h.dtype), gain.to(h.dtype)[:, None, None])
 
 
 NORMALISATIONS = {

@@ -19,7 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dpsims.models.generator import Generator
-from dpsims.models.layers import SLOPE, RegionNoise, RegionTokens, downsample_ids, upsample_to
+from dpsims.models.layers import SLOPE, RegionNoise, RegionTokens, downsample_ids
+from dpsims.models.pixel_noise import PixelKeys
 
 STRIP = 2**23
 """numbers in a strip's feature map, which sets its rows; a block needs about eight times as many"""
@@ -56,7 +57,7 @@ def generate_tiled(
     if config.normalisation == "instance":
         raise ValueError("normalisation=instance: takes its statistics from the whole map; cannot be tiled")
     guides = blended_guides(generator, label, noise, window, overlap)
-    return paint(generator, label, guides, strip)
+    return paint(generator, label, guides, strip, generator.pixel_keys(noise, label.device))
 
 
 def spans(length: int, window: int, overlap: int, cell: int) -> list[Span]:
@@ -130,9 +131,13 @@ def _ramps(windows: list[Span], length: int, stride: int) -> list[Tensor]:
 
 
 def paint(
-    generator: Generator, label: Int[Tensor, "b h w"], guides: list[Tensor], strip: int = STRIP
+    generator: Generator,
+    label: Int[Tensor, "b h w"],
+    guides: list[Tensor],
+    strip: int = STRIP,
+    keys: PixelKeys | None = None,
 ) -> Float[Tensor, "b 3 h w"]:
-    """`generator.image_network(label, guides)` in strips: equal up to rounding, in less memory.
+    """`generator.image_network(label, guides, keys)` in strips: equal up to rounding, in less memory.
 
     The network has to be in eval mode, with normalisation that needs no neighbours (batch or pixel). `guides`
     is emptied on the way.
@@ -140,6 +145,7 @@ def paint(
     network = generator.image_network
     # each 3x3 spoils a row at a strip's edge: modulation, conv1, modulation and conv2 of a block, and to_rgb
     halo = generator.config.modulation_kernel // 2 * 2 + 3
+    halo += generator.config.upsampling == "bilinear"  # which looks at the next row
     halo += halo % 2  # strips start on even rows, where a row of the scale below begins
     size = guides[-1].shape[-2:]
     one_hot = F.one_hot(downsample_ids(label, (size[0], size[1])), network.num_inputs)
@@ -158,8 +164,9 @@ def paint(
             if coarsest:
                 x = source[:, :, top:bottom]
             else:
-                x = upsample_to(source[:, :, top // 2 : -(-bottom // 2)], (bottom - top, width))
-            x = network.blocks[i](x, guide[:, :, top:bottom])
+                x = network.upsample(source[:, :, top // 2 : -(-bottom // 2)], (bottom - top, width))
+            noise = network.noise(keys, i, (height, width), (top, bottom))
+            x = network.blocks[i](x, guide[:, :, top:bottom], noise)
             if i == 0:
                 x = torch.tanh(network.to_rgb(F.leaky_relu(x, SLOPE)))
             if target is None:

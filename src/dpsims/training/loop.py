@@ -46,6 +46,14 @@ MAY_CHANGE = {
     *("training.log_steps", "training.device", "data.root", "data.workers", "data.cache_mb"),
     *("training.compile", "training.recompute_backbone"),
 }
+# fields that runs begun with an earlier version lack, and the values that change nothing for them
+NEW_FIELDS = {
+    "generator.pixel_noise": False,
+    "generator.upsampling": "nearest",
+    "generator.downsampling": "strided",
+    "generator.padding": "zeros",
+    "training.grid_jitter": False,
+}
 
 
 def train(recipe: Recipe, out: str | Path, notes: Sequence[str] = ()) -> Path:
@@ -160,7 +168,9 @@ def train(recipe: Recipe, out: str | Path, notes: Sequence[str] = ()) -> Path:
             data_seconds += time.monotonic() - asked_at
             batch = _to(batch, device)
             rng = torch.Generator().manual_seed(settings.seed * 1_000_003 + images_seen)
-            terms, measures = networks.step(batch, recipe.losses, precision, rng, settings.accumulate)
+            terms, measures = networks.step(
+                batch, recipe.losses, precision, rng, settings.accumulate, settings.grid_jitter
+            )
             images_seen += settings.batch_size
             average.update(generator, settings.batch_size, images_seen)
 
@@ -225,9 +235,9 @@ def _changes(before: dict[str, Any], recipe: Recipe) -> list[str]:
         old = before.get(key)
         # a file of weights may have moved
         moved = key.endswith("backbone.weights") and {old, new}.isdisjoint({"pretrained", "random"})
-        if key not in before:
+        if key not in before and NEW_FIELDS.get(key, ...) != new:
             changed.append(f"no {key}: it was begun with an earlier version")
-        elif old != new and key not in MAY_CHANGE and not moved:
+        elif key in before and old != new and key not in MAY_CHANGE and not moved:
             changed.append(f"{key}={old}, not {new}")
     return changed
 

@@ -66,11 +66,25 @@ class Networks:
         return cls(generator, average, discriminator, backbone, optimizers)
 
     def step(
-        self, batch: Batch, config: LossConfig, precision: str, rng: torch.Generator, parts: int = 1
+        self,
+        batch: Batch,
+        config: LossConfig,
+        precision: str,
+        rng: torch.Generator,
+        parts: int = 1,
+        grid_jitter: bool = False,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """`training_step` of these networks."""
         return training_step(
-            self.generator, self.discriminator, self.optimizers, batch, config, precision, rng, parts
+            self.generator,
+            self.discriminator,
+            self.optimizers,
+            batch,
+            config,
+            precision,
+            rng,
+            parts,
+            grid_jitter,
         )
 
     def tensors(self) -> dict[str, Tensor]:

@@ -33,6 +33,7 @@ from dpsims.losses import (
 from dpsims.models.baselines import OasisDiscriminator
 from dpsims.models.discriminator import Discriminator
 from dpsims.models.generator import AnyGenerator
+from dpsims.training.jitter import draw_shifts, generate_shifted
 
 AnyDiscriminator = Discriminator | OasisDiscriminator
 
@@ -54,11 +55,14 @@ class Plan(NamedTuple):
     """LabelMix's, for each picture"""
     changes: list[Change]
     """what befalls each picture before the discriminator sees it; empty for nothing"""
+    shifts: Tensor | None = None
+    """of each label map against the generator's grid; those that come twice have the same shift twice"""
 
     def part(self, i: int, parts: int) -> Plan:
         """Of every so manieth picture, from the i-th: what belongs to a picture; all else is the batch's."""
         coins = None if self.coins is None else self.coins[i::parts]
-        return self._replace(coins=coins, changes=self.changes[i::parts])
+        shifts = None if self.shifts is None else self.shifts[i::parts]
+        return self._replace(coins=coins, changes=self.changes[i::parts], shifts=shifts)
 
 
 class Fakes(NamedTuple):
@@ -102,6 +106,7 @@ def training_step(
     precision: str,
     rng: torch.Generator,
     parts: int = 1,
+    grid_jitter: bool = False,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """One step of generator and discriminator. Gives the terms of the losses (unweighted, detached) and
     measures: how sure the discriminator is of fakes, how right on real pixels.
@@ -109,9 +114,9 @@ def training_step(
     parts: the batch is computed in so many, one after the other (every so manieth picture in each), and the
     gradients add up to those of the whole batch: class weights are the whole batch's. What differs is what
     only sees a part: BatchNorm's statistics, in the generator and with `conditioning: batch`; and spectral
-    norms make a power iteration for each part.
+    norms make a power iteration for each part. grid_jitter: see `training.jitter`.
     """
-    plan = make_plan(generator, discriminator, batch, config, rng)
+    plan = make_plan(generator, discriminator, batch, config, rng, grid_jitter)
     for optimizer in optimizers.values():
         optimizer.zero_grad(set_to_none=True)
     found: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
@@ -143,6 +148,7 @@ def make_plan(
     batch: Batch,
     config: LossConfig,
     rng: torch.Generator,
+    grid_jitter: bool = False,
 ) -> Plan:
     size, classes = batch.label.shape[0], generator.config.num_classes
     # the first label maps come twice, with another noise: the diversity loss's pairs from the one pass
@@ -157,7 +163,8 @@ def make_plan(
     coins = toss(size, classes, rng) if config.labelmix_weight else None
     counts = class_counts(label, classes)  # of what the discriminator sees
     counts_of_fakes = counts + class_counts(label[:pairs], classes)
-    return Plan(noise, pairs, counts, counts_of_fakes, places, coins, changes)
+    shifts = draw_shifts(size, generator.config, rng) if grid_jitter else None
+    return Plan(noise, pairs, counts, counts_of_fakes, places, coins, changes, shifts)
 
 
 def changed(batch: Batch, changes: list[Change], num_classes: int) -> Batch:
@@ -192,7 +199,8 @@ def generator_half(
     label = torch.cat([batch.label, batch.label[:pairs]])
     set_trainable(discriminator, False)
     with autocast(batch.label.device, precision):
-        fake = generator(label, noise).float()
+        shifts = None if plan.shifts is None else torch.cat([plan.shifts, plan.shifts[:pairs]])
+        fake = generate_shifted(generator, label, noise, shifts).float()
         twice = plan.changes + plan.changes[:pairs]
         seen = changed(Batch(fake, label), twice, generator.config.num_classes)
         features = discriminator.features(seen.image)
