@@ -1,6 +1,6 @@
 """Train the small segmenter that ships with the package, so that `make demo` need not: float16 weights.
 
-OMP_NUM_THREADS=1 .venv/bin/python tools/ship_segmenter.py earth DATA \\
+OMP_NUM_THREADS=1 .venv/bin/python tools/ship_segmenter.py earth DATA 64 \\
     src/dpsims/assets/earth_segmenter.safetensors
 """
 
@@ -20,8 +20,9 @@ from dpsims.recipes import load_recipe
 IMAGES = 12_000
 
 
-def main(recipe: str, data: str, out: str) -> None:
-    config = load_recipe(recipe, {"data": {"root": data}}).data
+def main(recipe: str, data: str, side: str, out: str) -> None:
+    size = {"height": int(side), "width": int(side)}
+    config = load_recipe(recipe, {"data": {"root": data, **size}}).data
     segmenter: Any = open_segmenter(None, open_source(config, "train"), config, torch.device("cpu"), IMAGES)
     segmenter.half().float()  # scored as it will be loaded
     test = open_source(config, "test")
