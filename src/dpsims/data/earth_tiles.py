@@ -156,9 +156,8 @@ def _mercator_rows(middle: float, height: float) -> tuple[np.ndarray, int]:
 
 def _project(source: Image.Image, latitudes: np.ndarray, across: int, filter: Image.Resampling) -> np.ndarray:
     """The rows at these latitudes of a plate carree map, `across` pixels wide: (BLOCK, across[, 3]) uint8."""
-    rows = np.round(
-        (90 - latitudes) / 180 * source.height - 0.5, 6
-    )  # rounded: libraries differ in the last bit
+    # rounded: libraries differ in the last bit
+    rows = np.round((90 - latitudes) / 180 * source.height - 0.5, 6)
     first, last = int(rows[0]) - 8, int(rows[-1]) + 9
     strip = source.crop((0, first, source.width, last))
     if filter == Image.Resampling.NEAREST:
