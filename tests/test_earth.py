@@ -45,7 +45,7 @@ def test_pixels_are_square():
 
 
 def test_projection_takes_each_row_from_its_latitude():
-    rows = np.arange(180, dtype=np.uint8)[:, None].repeat(360, 1)  # grey level = degrees from the north pole
+    rows = np.arange(180, dtype=np.uint8)[:, None].repeat(360, 1)  # gray level = degrees from the north pole
     latitudes, across = earth_tiles._mercator_rows(30.0, 40.0)
     nearest = earth_tiles._project(Image.fromarray(rows), latitudes, across, Image.Resampling.NEAREST)
     color = Image.fromarray(rows).convert("RGB")
@@ -77,11 +77,11 @@ def test_classes_by_cover_and_by_what_the_image_shows():
 
 
 def test_a_coast_is_no_mountain():
-    grey = np.full((200, 400), 120, dtype=np.uint8)
+    gray = np.full((200, 400), 120, dtype=np.uint8)
     cover = np.full((200, 400), 16, dtype=np.uint8)
-    grey[:, 200:], cover[:, 200:] = 250, 0
-    grey[60:90, 60:90] += np.random.default_rng(0).integers(0, 60, (30, 30), dtype=np.uint8)
-    rugged = np.asarray(earth_tiles._ruggedness(Image.fromarray(grey), Image.fromarray(cover)))
+    gray[:, 200:], cover[:, 200:] = 250, 0
+    gray[60:90, 60:90] += np.random.default_rng(0).integers(0, 60, (30, 30), dtype=np.uint8)
+    rugged = np.asarray(earth_tiles._ruggedness(Image.fromarray(gray), Image.fromarray(cover)))
     assert rugged[:, 150:].max() == 0 and rugged[75, 75] > earth_tiles.RUGGED
 
 
@@ -95,10 +95,8 @@ def of_places(small: None, monkeypatch: pytest.MonkeyPatch) -> earth_tiles.Plane
     """A planet whose image encodes row and column of the projected bands in red and green."""
     bands = iter(range(1000))
 
-    def project(
-        source: Image.Image, latitudes: np.ndarray, across: int, filter: Image.Resampling
-    ) -> np.ndarray:
-        found = original(source, latitudes, across, filter)
+    def project(source: Image.Image, latitudes: np.ndarray, across: int, *filter: Any) -> np.ndarray:
+        found = original(source, latitudes, across, *filter)
         if found.ndim == 3:
             assert across < 256 and len(latitudes) < 128
             rows = np.arange(len(latitudes)) + 128 * (next(bands) % 2)  # there are two bands

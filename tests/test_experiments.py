@@ -88,7 +88,7 @@ def test_minutes_are_counted_by_the_clock_of_the_loop(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "clock", lambda: float(next(ticks)))
     changes = {"total_images": 100, "batch_size": 2, "max_minutes": 5}
     small = {"height": 32, "width": 48, "size": 4}
-    recipe = load_recipe("scenes", {"data": small, "training": changes, "backbone": {"weights": "random"}})
+    recipe = load_recipe("scenes", {"data": small, "training": changes})
     recipe.generator.channels = recipe.discriminator.channels = (8, 8, 8, 8, 8)
     recipe.evaluation.validation_images = 2
     newest = checkpoints(loop.train(recipe, tmp_path))[-1]

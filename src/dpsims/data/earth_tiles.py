@@ -199,9 +199,9 @@ def _majority(label: np.ndarray, side: int) -> np.ndarray:
 
 
 def _ruggedness(relief: Image.Image, cover: Image.Image) -> Image.Image:
-    """Eight times the mean distance of the relief's grey levels from their 7x7 mean, over a window's land."""
-    grey = relief.convert("L")
-    detail = ImageChops.difference(grey, grey.filter(ImageFilter.BoxBlur(3)))
+    """Eight times the mean distance of the relief's gray levels from their 7x7 mean, over a window's land."""
+    gray = relief.convert("L")
+    detail = ImageChops.difference(gray, gray.filter(ImageFilter.BoxBlur(3)))
     # a coast is a step from land to sea color, and no mountain
     land = cover.point([0] + [255] * 255).resize(relief.size, Image.Resampling.NEAREST)
     land = land.filter(ImageFilter.MinFilter(9))

@@ -269,7 +269,7 @@ class LabelSpace:
         alone. Without `ignore_id` no pixel may be unlabeled.
 
         The class whose id is `ignore_id` may be listed too. Besides: `"merge": {"car": ["car", "truck"]}`
-        makes one class of several, `"ignore": [names]` reads classes as unlabelled (their id may be null),
+        makes one class of several, `"ignore": [names]` reads classes as unlabeled (their id may be null),
         `"evaluate": [names]` says which ones evaluation counts, `"flip_pairs": [["l_eye", "r_eye"]]` which
         ones a mirrored image exchanges. Raises ValueError naming `where` and the entry at fault.
         """
