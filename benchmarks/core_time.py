@@ -8,11 +8,10 @@ On a machine that does other work meanwhile, trainings of "an hour of one core" 
 from __future__ import annotations
 
 import time
-from types import SimpleNamespace
 
 from dpsims.cli import main
 from dpsims.training import loop
 
 if __name__ == "__main__":
-    loop.time = SimpleNamespace(monotonic=time.process_time)  # pyright: ignore[reportAttributeAccessIssue]
+    loop.clock = time.process_time
     main()

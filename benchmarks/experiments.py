@@ -153,7 +153,7 @@ def run(
         list[str], typer.Option(metavar="NAME=WEIGHTS", help="also the backbones' weights; judge=DIR")
     ],
     segmenter: Annotated[Path | None, typer.Option(help="who measures mIoU; one is trained without")] = None,
-    segmenter_images: Annotated[int, typer.Option(min=1, help="that the trained one sees")] = 6000,
+    segmenter_images: Annotated[int, typer.Option(min=1, help="images the trained segmenter sees")] = 6000,
     only: Annotated[list[str] | None, typer.Option(help="these variants")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="trainings side by side, one thread each")] = 2,
     out: Annotated[Path, typer.Option(help="the trainings' folders")] = Path("runs/experiments"),
@@ -170,16 +170,19 @@ def run(
         training.refuse_others(training.result)
         training.refuse_others(training.folder(out) / "trained.json")
     waiting = [t for t in trainings if not t.result.exists()]
+    untrained = [t for t in waiting if not (t.folder(out) / "trained.json").exists()]
+    clock = "cpu" if core_time else "wall"
+    reject_other_clock(everything, out, clock if untrained else None)
     bench = None
-    with one_line_errors():
-        if measure and waiting:  # before hours of training: what is missing is reported now
+    if measure and waiting:  # before hours of training: what is missing is reported now
+        with one_line_errors():
             bench = open_bench(everything, data, features, segmenter, segmenter_images, out / "kept")
-            refuse_other_means(RESULTS / file.stem / "real.json", {"data": data_of(bench)})
-        with ThreadPoolExecutor(jobs) as pool:
-            list(pool.map(lambda t: train(t, t.command(data, weights, out, core_time), out), waiting))
-        for training in waiting:
-            if bench is not None and (training.folder(out) / "trained.json").exists():
-                measure_training(training, bench, training.folder(out))
+        reject_other_setup(RESULTS / file.stem / "real.json", {"data": data_of(bench)})
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(lambda t: train(t, t.command(data, weights, out, core_time), out, clock), untrained))
+    for training in waiting:
+        if bench is not None and (training.folder(out) / "trained.json").exists():
+            measure_training(training, bench, training.folder(out))
     if bench is not None:
         bench.forget()
     if measure:
@@ -249,11 +252,13 @@ def measure_training(training: Training, bench: Bench, folder: Path) -> None:
         "data": data_of(bench),
     }
     real = training.result.parent / "real.json"
-    refuse_other_means(real, means)
+    reject_other_setup(real, means)
     write_json(real, {"variant": "real training images", **stored(bench.reference.report), **means})
     facts = {"variant": training.variant, "seed": training.seed, "fields": training.fields}
     facts |= {"images": state["images_seen"], "minutes": state["seconds"] / 60}
     facts["validation"] = state["validation"]
+    clock = read_json(folder / "trained.json").get("clock")
+    facts |= {} if clock is None else {"clock": clock}
     write_json(training.result, {**facts, **stored(report)})
     write_png(folder / "grid.png", bench.sheet([model] * 3, TITLES, GRID_ROWS))
     print(f"{training.variant}, seed {training.seed}: measured", flush=True)
@@ -268,7 +273,7 @@ def data_of(bench: Bench) -> dict[str, Any]:
     return found
 
 
-def refuse_other_means(file: Path, means: dict[str, dict[str, Any]]) -> None:
+def reject_other_setup(file: Path, means: dict[str, dict[str, Any]]) -> None:
     """SystemExit where what is there was measured by other networks or another segmenter, or on other data.
 
     A file that does not record one of these (older ones do not record the data) is taken to agree.
@@ -282,7 +287,26 @@ def refuse_other_means(file: Path, means: dict[str, dict[str, Any]]) -> None:
             )
 
 
-def train(training: Training, command: list[str], out: Path) -> None:
+def reject_other_clock(trainings: list[Training], out: Path, clock: str | None) -> None:
+    """SystemExit where minutes of what was trained or measured are by another clock: `cpu` or `wall`.
+
+    clock: of the trainings to come; None where there are none. Files without a clock agree with any.
+    """
+    found = {} if clock is None else {clock: "this command"}
+    for training in trainings:
+        for file in (training.result, training.folder(out) / "trained.json"):
+            there = read_json(file).get("clock") if file.exists() else None
+            if there is not None:
+                found.setdefault(there, str(file))
+    if len(found) > 1:
+        files = " and ".join(f"{name} ({file})" for name, file in found.items())
+        raise SystemExit(
+            f"error: minutes by different clocks: {files}; give or leave out --core-time as for the others, "
+            "or delete what was trained"
+        )
+
+
+def train(training: Training, command: list[str], out: Path, clock: str) -> None:
     folder = training.folder(out)
     if (folder / "trained.json").exists():
         return
@@ -294,7 +318,7 @@ def train(training: Training, command: list[str], out: Path) -> None:
         last = (folder / "output.log").read_text().strip().splitlines()[-1:]
         print(f"{training.variant}, seed {training.seed}: failed: {' '.join(last)}", flush=True)
         return
-    write_json(folder / "trained.json", {"fields": training.fields})
+    write_json(folder / "trained.json", {"fields": training.fields, "clock": clock})
     minutes = (time.monotonic() - begun) / 60
     print(f"{training.variant}, seed {training.seed}: trained in {minutes:.1f} minutes", flush=True)
 

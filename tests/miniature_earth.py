@@ -17,7 +17,7 @@ from dpsims.data.earth_tiles import Planet
 
 
 def planet(seed: int = 0) -> Planet:
-    """Continents of all 17 classes in a sea, with grey relief."""
+    """Continents of all 17 classes in a sea, with gray relief."""
     rng = np.random.default_rng(seed)
     cover = rng.integers(0, 17, (9, 18), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
     cover[:, ::3] = np.where(cover[:, ::3] == 0, 1, cover[:, ::3])

@@ -72,7 +72,7 @@ def test_names_are_enough(tmp_path: Path, file: str):
     (tmp_path / file).write_text(FORMS[file])
     space = LabelSpace.load(tmp_path)
     assert (space.names, space.ids, space.ignore_id) == (("sky", "road", "tree"), (0, 1, 2), None)
-    assert list(space.colors) == distinct_colors(3) and space.colors_are_ours
+    assert list(space.colors) == distinct_colors(3) and space.has_generated_colors
     assert LabelSpace.from_dict(json.loads(json.dumps(space.to_dict()))) == space
     assert space.to_dict()["classes"][1] == {"id": 1, "name": "road", "color": list(space.colors[1])}
 
@@ -82,7 +82,7 @@ def test_given_colors_stay_and_the_others_are_made():
     listed: list[Any] = ["sky", {"name": "road", "color": list(orange)}, {"name": "tree", "color": None}]
     space = LabelSpace.from_dict({"ignore_color": list(blue), "classes": listed})
     assert space.colors[1] == orange and len({*space.colors, space.ignore_color}) == 4
-    assert black not in space.colors and not space.colors_are_ours
+    assert black not in space.colors and not space.has_generated_colors
     assert LabelSpace.from_dict(space.to_dict()) == space
 
 
@@ -104,6 +104,14 @@ def test_ids_count_all_listed_classes_and_the_unlabeled_one_may_be_listed():
         (["sky", " "], "empty name"),
         ([{"color": [1, 2, 3]}], "needs a name"),
         ([{"name": "sky", "colour": [1, 2, 3]}], "class sky: unknown field colour; did you mean color"),
+        ([{"ID": 7, "name": "sky"}], "class sky: unknown field ID; did you mean id?"),
+        ([{"index": 7, "name": "sky"}], "class sky: unknown field index; did you mean id?"),
+        ([{"label": 7, "name": "sky"}], "class sky: unknown field label; did you mean id?"),
+        ([{"trainId": 7, "name": "sky"}], "class sky: unknown field trainId; did you mean id?"),
+        ([{"value": 7, "name": "sky"}], "class sky: unknown field value; did you mean id?"),
+        ([{"id": 7, "name": "sky", "rgb": [1, 2, 3]}], "class sky: unknown field rgb; did you mean color?"),
+        ([{"id": 7, "name": "sky", "RGB": [1, 2, 3]}], "class sky: unknown field RGB; did you mean color?"),
+        ([{"id": 7, "name": "sky", "kind": "far"}], "unknown field kind; remove it, or give color too"),
         ([], "no class"),
     ],
 )
@@ -112,6 +120,11 @@ def test_malformed_short_lists_are_rejected(classes: list[Any], said: str):
         with pytest.raises(ValueError) as error:
             LabelSpace.from_dict(values, "my.yaml")
         assert str(error.value).startswith("my.yaml: ") and said in str(error.value)
+
+
+def test_complete_entries_may_have_fields_of_their_own():
+    entry = {"id": 7, "name": "sky", "color": [1, 2, 3]}
+    assert LabelSpace.from_dict([{**entry, "trainId": 4}]) == LabelSpace.from_dict([entry])
 
 
 def test_a_large_list_is_read(tmp_path: Path):

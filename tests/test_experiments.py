@@ -1,25 +1,27 @@
 """benchmarks/experiments.py: its YAML files fit the recipes, and its table says what was measured."""
 
 import importlib.util
+import itertools
 import json
+import runpy
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-import yaml
 
+from dpsims.checkpoint import checkpoints, read_json
 from dpsims.data.scenes import Scenes
 from dpsims.evaluation.features import PooledFeatures
 from dpsims.instruments import feature_scale
-from dpsims.recipes import recipe_names
+from dpsims.recipes import load_recipe
+from dpsims.training import loop
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 FILES = sorted((BENCHMARKS / "experiments").glob("*.yaml"))
-BEING_ADDED = {"facades", "earth"} - set(recipe_names())
-"""recipes that have experiments already"""
 JUDGES = Path(__file__).resolve().parents[2] / "shared" / "judges"
 needs_judges = pytest.mark.skipif(
     not JUDGES.is_dir(), reason="the judge's weights are not part of the project"
@@ -40,8 +42,6 @@ def experiments() -> Iterator[ModuleType]:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_training_of_an_experiment_is_a_recipe(experiments, file):
-    if (recipe := yaml.safe_load(file.read_text())["recipe"]) in BEING_ADDED:
-        pytest.skip(f"the recipe {recipe} is not there yet")
     trainings = experiments.read_trainings(file)
     assert len({training.name for training in trainings}) == len(trainings) >= 1
     for training in trainings:
@@ -63,15 +63,53 @@ def test_results_of_other_settings_or_instruments_are_refused(experiments, tmp_p
 
 def test_results_of_other_networks_or_other_data_are_rejected(experiments, tmp_path):
     real, means = tmp_path / "real.json", {"instruments": {"net": "1"}, "data": {"height": 96}}
-    experiments.refuse_other_means(real, means)  # nothing there
+    experiments.reject_other_setup(real, means)  # nothing there
     real.write_text(json.dumps({"instruments": {"net": "1"}}))  # an older file
-    experiments.refuse_other_means(real, means)
+    experiments.reject_other_setup(real, means)
     real.write_text(json.dumps(means))
-    experiments.refuse_other_means(real, means)
+    experiments.reject_other_setup(real, means)
     with pytest.raises(SystemExit, match="other instruments.*use the same --features, --segmenter"):
-        experiments.refuse_other_means(real, {**means, "instruments": {"net": "2"}})
+        experiments.reject_other_setup(real, {**means, "instruments": {"net": "2"}})
     with pytest.raises(SystemExit, match="other data: {'height': 96}, not {'height': 64}"):
-        experiments.refuse_other_means(real, {**means, "data": {"height": 64}})
+        experiments.reject_other_setup(real, {**means, "data": {"height": 64}})
+
+
+def test_core_time_trains_by_cpu_time(monkeypatch):
+    seen = []
+    monkeypatch.setattr(loop, "clock", time.monotonic)  # and is put back
+    monkeypatch.setattr("dpsims.cli.main", lambda: seen.append(loop.clock))
+    runpy.run_path(str(BENCHMARKS / "core_time.py"), run_name="__main__")
+    assert seen == [time.process_time]
+
+
+def test_minutes_are_counted_by_the_clock_of_the_loop(tmp_path, monkeypatch):
+    """A step that takes no time by the wall, but a minute by the other clock, ends a minute's training."""
+    ticks = itertools.count(step=60)
+    monkeypatch.setattr(loop, "clock", lambda: float(next(ticks)))
+    changes = {"total_images": 100, "batch_size": 2, "max_minutes": 5}
+    small = {"height": 32, "width": 48, "size": 4}
+    recipe = load_recipe("scenes", {"data": small, "training": changes})
+    recipe.generator.channels = recipe.discriminator.channels = (8, 8, 8, 8, 8)
+    recipe.evaluation.validation_images = 2
+    newest = checkpoints(loop.train(recipe, tmp_path))[-1]
+    state = read_json(newest / "state.json")
+    assert state["images_seen"] < 10 and state["seconds"] >= 300
+
+
+def test_minutes_by_different_clocks_are_rejected(experiments, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "RESULTS", tmp_path / "results")
+    trainings = [experiments.Training("some", name, 0, "camvid", {}) for name in "ab"]
+    experiments.reject_other_clock(trainings, tmp_path, "cpu")  # nothing there
+    experiments.write_json(trainings[0].result, {"minutes": 60})  # an older file
+    experiments.reject_other_clock(trainings, tmp_path, "cpu")
+    experiments.write_json(trainings[1].folder(tmp_path) / "trained.json", {"clock": "wall"})
+    experiments.reject_other_clock(trainings, tmp_path, "wall")
+    experiments.reject_other_clock(trainings, tmp_path, None)
+    with pytest.raises(SystemExit, match=r"different clocks: cpu \(this command\) and wall \(.*trained.json"):
+        experiments.reject_other_clock(trainings, tmp_path, "cpu")
+    experiments.write_json(trainings[0].result, {"minutes": 60, "clock": "cpu"})
+    with pytest.raises(SystemExit, match="different clocks"):
+        experiments.reject_other_clock(trainings, tmp_path, None)
 
 
 def test_variants_are_measured_on_one_data_set_at_one_size(experiments, tmp_path):

@@ -132,6 +132,13 @@ def test_a_copy_in_the_folder_layout_is_accepted_by_class_names(tmp_path: Path):
     assert np.unique(label).tolist() == [NAMES.index("window")]
 
 
+def test_flip_pairs_of_a_copy_get_the_official_case(tmp_path: Path):
+    listed = ["Background", "Facade", "Window", *reversed(NAMES[3:])]
+    space = facades.scan(write_copy(tmp_path, listed, "door", flip_pairs=[["Window", "Facade"]])).space
+    assert space.names == NAMES and space.flip_pairs == (("window", "facade"),)
+    assert space.flip_table[:3].tolist() == [0, 2, 1]
+
+
 def test_merged_classes_stay_with_theirs_when_reordered(tmp_path: Path):
     merge = {"shop": ["shop", "shop window"]}
     root = write_copy(tmp_path, [*reversed(NAMES), "shop window"], "shop window", merge=merge)

@@ -70,7 +70,7 @@ def test_other_names_are_no_pair(names: list[str]):
     assert not left_right_pairs(names)
 
 
-def test_celebamask_has_four_pairs_and_the_benchmarks_none():
+def test_celebamask_has_three_pairs_and_the_benchmarks_none():
     names = (
         "skin nose eye_g l_eye r_eye l_brow r_brow l_ear r_ear mouth u_lip l_lip hair hat ear_r neck_l neck"
     )
@@ -191,8 +191,16 @@ def test_the_warning_names_pairs_and_both_fixes():
     space = dataclasses.replace(FACE, flip_pairs=())
     (warning,) = flip_warnings(space, flip=True)
     assert '"flip_pairs": [["l_eye", "r_eye"]]' in warning and "--data.flip false" in warning
+    assert "data shard" not in warning and "dpsims data shard" in flip_warnings(space, True, sharded=True)[0]
     assert not flip_warnings(space, flip=False) and not flip_warnings(FACE, flip=True)
     assert not flip_warnings(LabelSpace.from_dict(["l_eye", "skin"]), flip=True)
+
+
+def test_listing_one_pair_does_not_silence_the_others():
+    names = ["l_eye", "r_eye", "left arm", "right arm"]
+    space = LabelSpace.from_dict({"classes": names, "flip_pairs": [["l_eye", "r_eye"]]})
+    (warning,) = flip_warnings(space, flip=True)
+    assert '"flip_pairs": [["l_eye", "r_eye"], ["left arm", "right arm"]]' in warning
 
 
 def test_training_warns_once(dpsims: Run, photos: Path, tmp_path: Path):

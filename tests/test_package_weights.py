@@ -84,6 +84,22 @@ def test_backbone_takes_the_package_and_says_so(tmp_path: Path, monkeypatch: pyt
     assert len(loaded) > 200 and all(torch.equal(value, own[key]) for key, value in loaded.items())
 
 
+def test_encoder_of_a_segmenter_takes_the_package_and_logs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("segmentation_models_pytorch", reason="the extra `evaluation` is not installed")
+    from dpsims.evaluation.encoder_segmenter import EncoderSegmenter, load_encoder
+
+    model = random_network()
+    file = install(tmp_path, published(model), monkeypatch)
+    segmenter = EncoderSegmenter(2, "fpn", LITE0)
+    caplog.set_level(logging.INFO, "dpsims")
+    load_encoder(segmenter, "pretrained")
+    assert f"{LITE0}: weights of package {PACKAGES[LITE0]}" in caplog.text and str(file) in caplog.text
+    stem = segmenter.encoder.state_dict()["conv_stem.weight"]
+    assert torch.equal(stem, model.state_dict()["conv_stem.weight"])
+
+
 @pytest.mark.parametrize("how", ["missing", "extra", "shape", "list", "number"])
 def test_files_that_do_not_fit(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state: dict[str, Any] = published(random_network())

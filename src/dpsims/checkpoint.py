@@ -129,8 +129,8 @@ def find_model(path: str | Path) -> Path:
 
 def is_model_folder(folder: Path) -> bool:
     """Whether it is a checkpoint or a run, even one without a checkpoint so far: no data set, no images."""
-    files = (folder / "model.json", folder / "recipe.yaml")
-    return any(file.is_file() for file in files) or (folder / "checkpoints").is_dir()
+    names = ("model.json", "recipe.yaml")
+    return any((folder / name).is_file() for name in names) or (folder / "checkpoints").is_dir()
 
 
 def checkpoints(run: Path) -> list[Path]:

@@ -150,7 +150,7 @@ def compare(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="run directory, images and report")] = Path("runs/demo"),
-    minutes: Annotated[float, typer.Option(min=0, help="training time")] = 5.0,
+    minutes: Annotated[float, typer.Option(min=0.1, help="training time")] = 5.0,
     wheels: Annotated[
         Path | None, typer.Option("--from", metavar="DIR", help="as for `dpsims data fetch earth`")
     ] = None,

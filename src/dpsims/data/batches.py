@@ -66,15 +66,20 @@ def training_batches(
     return _load_training(_TrainingSamples(source, config, seed), numbers, config.workers)
 
 
-def flip_warnings(space: LabelSpace, flip: bool) -> list[str]:
-    """A line where training mirrors images (flip), classes name their side, and there are no `flip_pairs`."""
-    pairs = left_right_pairs(space.names) if flip and not space.flip_pairs else []
+def flip_warnings(space: LabelSpace, flip: bool, sharded: bool = False) -> list[str]:
+    """A line where training mirrors images (flip) and classes name a side that `flip_pairs` does not list.
+
+    sharded: whether the data are shards, which keep the classes that they were made with.
+    """
+    listed = {name for pair in space.flip_pairs for name in pair}
+    pairs = [pair for pair in left_right_pairs(space.names) if listed.isdisjoint(pair)] if flip else []
     if not pairs:
         return []
-    entries = json.dumps([list(pair) for pair in pairs], ensure_ascii=False)
+    entries = json.dumps([*map(list, space.flip_pairs), *map(list, pairs)], ensure_ascii=False)
+    again = ", shard the data set again (dpsims data shard)" if sharded else ""
     return [
-        f'mirrored images mix up left and right: add "flip_pairs": {entries} to classes.json, or train with '
-        "--data.flip false"
+        f'mirrored images mix up left and right: set "flip_pairs": {entries} in classes.json{again}, or '
+        "train with --data.flip false"
     ]
 
 

@@ -15,9 +15,9 @@ def scan(root: Path) -> Layout:
     Raises ValueError where a split's folder is missing, or where `classes.json` has other classes.
     """
     hint = "make the set again: dpsims data fetch earth --out DIR"
-    for path in (root / name for name in SPLITS):
-        if root.is_dir() and not path.is_dir():
-            raise ValueError(f"{path}: missing; {hint}")
+    missing = [root / split for split in SPLITS if not (root / split).is_dir()]
+    if root.is_dir() and missing:
+        raise ValueError(f"{missing[0]}: missing; {hint}")
     layout = folder.scan(root)
     if layout.space.names != LabelSpace.named("earth").names:
         raise ValueError(f"{root / 'classes.json'}: holds other classes than the source `earth`; {hint}")

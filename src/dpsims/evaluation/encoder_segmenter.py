@@ -19,7 +19,7 @@ from dpsims.config import BackboneConfig
 from dpsims.data import Batch
 from dpsims.evaluation.trained_segmenter import TrainedSegmenter, first_line, fit
 from dpsims.models import pretrained
-from dpsims.models.package_weights import find_package_weights, read_package_weights
+from dpsims.models.package_weights import find_package_weights, load_package_weights
 
 # those whose decoder takes any encoder with a pyramid, and pictures of any size (PAN and DPT do not)
 ARCHITECTURES = (
@@ -160,7 +160,7 @@ def load_encoder(segmenter: EncoderSegmenter, weights: str) -> None:
         with pretrained.download(name):
             fetched = timm.create_model(name, pretrained=package is None)
         if package is not None:
-            fetched.load_state_dict(read_package_weights(package, fetched))
+            load_package_weights(package, name, fetched)
     found = renamed(fetched.state_dict())
     absent = [key for key in network.state_dict() if key not in found]
     if absent:

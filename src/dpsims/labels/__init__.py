@@ -99,7 +99,7 @@ class LabelSpace:
         return np.array([*self.colors, self.ignore_color], dtype=np.uint8)
 
     @cached_property
-    def colors_are_ours(self) -> bool:
+    def has_generated_colors(self) -> bool:
         """Whether the colors are those that a list of classes without colors gets."""
         from dpsims.labels.palette import distinct_colors
 
@@ -190,7 +190,7 @@ class LabelSpace:
             raise ValueError(
                 f"{where}: label id {ids[y, x]} at row {y}, column {x} ({_pixels(ids == ids[y, x])}) is not "
                 f"in the label space ({self._allowed()}); correct the map (or classes.json, of your own set)"
-                + self._unlabelled_hint(int(ids[y, x]))
+                + self._unlabeled_hint(int(ids[y, x]))
             )
         return index.astype(np.int64)
 
@@ -212,9 +212,9 @@ class LabelSpace:
                 raise ValueError(f"{where}: {both} share the colour {color}, seen {place}; use ids")
             count = _pixels((rgb == rgb[y, x]).all(-1))
             fix = "save the map without anti-aliasing, or correct the list of classes"
-            if self.colors_are_ours:
+            if self.has_generated_colors:
                 fix = f'{fix}, which gets generated colors where it gives none: add the "color" of each class'
-            raise ValueError(f"{where}: colour {color} {place} ({count}) belongs to no class; {fix}")
+            raise ValueError(f"{where}: color {color} {place} ({count}) belongs to no class; {fix}")
         return index
 
     def encode_ids(self, index: np.ndarray) -> np.ndarray:
@@ -228,7 +228,7 @@ class LabelSpace:
         """Indices (..., H, W) -> uint8 (..., H, W, 3) in the palette's colours."""
         return self.palette[index]
 
-    def _unlabelled_hint(self, code: int) -> str:
+    def _unlabeled_hint(self, code: int) -> str:
         if code != 255 or self.ignore_id is not None:
             return ""
         return '; if it marks unlabeled pixels, set "ignore_id": 255 in classes.json (classes.txt cannot)'
@@ -269,7 +269,7 @@ class LabelSpace:
         alone. Without `ignore_id` no pixel may be unlabeled.
 
         The class whose id is `ignore_id` may be listed too. Besides: `"merge": {"car": ["car", "truck"]}`
-        makes one class of several, `"ignore": [names]` reads classes as unlabelled (their id may be null),
+        makes one class of several, `"ignore": [names]` reads classes as unlabeled (their id may be null),
         `"evaluate": [names]` says which ones evaluation counts, `"flip_pairs": [["l_eye", "r_eye"]]` which
         ones a mirrored image exchanges. Raises ValueError naming `where` and the entry at fault.
         """

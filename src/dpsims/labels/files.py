@@ -13,6 +13,11 @@ from dpsims.labels.palette import distinct_colors
 
 _OPTIONAL = ("ignore_id", "ignore_color", "merge", "ignore", "evaluate", "flip_pairs")
 _FORM = '{"classes": ["sky", "road", ...]}'
+_FIELD_NAMES = {
+    **dict.fromkeys(("id", "index", "label", "trainid", "train_id", "value"), "id"),
+    **dict.fromkeys(("color", "colour", "rgb"), "color"),
+}
+"""what other programs call the fields of a class, in lower case -> our name"""
 
 
 @dataclass
@@ -204,12 +209,16 @@ def _item(item: Any, where: str) -> dict[str, Any]:
     if not isinstance(name, str):  # YAML reads no, on, 7 and dates as other things
         raise ValueError(f"{where}: class name {name!r} is no text; put it in quotes")
     if not name.strip():
-        raise ValueError(f"{where}: class {item!r} has an empty name; name it")
-    for field in values.keys() - {"id", "name", "color"}:
-        near = difflib.get_close_matches(str(field), ("id", "color", "colour"), n=1, cutoff=0.8)
-        meant = near[0].replace("colour", "color") if near else None
-        if meant and meant not in values:  # it would be made up without a word
-            raise ValueError(f"{where}: class {name}: unknown field {field}; did you mean {meant}?")
+        raise ValueError(f"{where}: class {item!r} has an empty name; give it one")
+    missing = [field for field in ("id", "color") if field not in values]
+    for field in sorted(map(str, values.keys() - {"id", "name", "color"})) if missing else ():
+        # it may mean the missing one, for which a generated value would be taken silently
+        near = difflib.get_close_matches(field.casefold(), _FIELD_NAMES, n=1, cutoff=0.8)
+        meant = _FIELD_NAMES[near[0]] if near else None
+        fix = f"remove it, or give {' and '.join(missing)} too"
+        if meant in missing:
+            fix = f"did you mean {meant}?"
+        raise ValueError(f"{where}: class {name}: unknown field {field}; {fix}")
     return values
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,18 @@ class PackageWeights:
 
     file: Path
     origin: str
+
+
+_log = logging.getLogger(__name__)
+
+
+def load_package_weights(weights: PackageWeights, name: str, model: Any) -> None:
+    """Fill timm's whole network `name` with a package's weights, and log where they came from.
+
+    Raises ValueError as `read_package_weights` does.
+    """
+    _log.info("%s: weights of %s (%s)", name, weights.origin, weights.file)
+    model.load_state_dict(read_package_weights(weights, model))
 
 
 def find_package_weights(name: str) -> PackageWeights | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import sys
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -15,10 +14,8 @@ from torch import Tensor, nn
 
 from dpsims.config import BackboneConfig
 from dpsims.models import pretrained
-from dpsims.models.package_weights import find_package_weights, read_package_weights
+from dpsims.models.package_weights import find_package_weights, load_package_weights
 from dpsims.models.pyramids import Pyramid, choose_levels
-
-_log = logging.getLogger(__name__)
 
 VIT_STRIDES = (4, 8, 16, 32)
 """Strides that the depths of a plain vision transformer, all of one stride, are resampled to."""
@@ -53,8 +50,7 @@ def timm_pyramid(config: BackboneConfig, other_names: Collection[str]) -> Pyrami
         model = _create(config.name, fetch=False)
     known = model.state_dict().keys()
     if package is not None:
-        _log.info("%s: weights of %s (%s)", config.name, package.origin, package.file)
-        model.load_state_dict(read_package_weights(package, model))
+        load_package_weights(package, config.name, model)
     strides = _strides(model, config.name)
     plain = len(set(strides)) == 1
     blocks, native, nominal = _plain_levels(config, strides) if plain else _pyramid_levels(config, strides)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files as packaged
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from dpsims.data.examples import example_maps
 from dpsims.data.files import list_maps, read_label
 from dpsims.data.scenes import SCENES_SPACE, draw_scene
 from dpsims.labels import LabelSpace
@@ -22,16 +22,8 @@ SCENE_SEEDS = (2_000_000_000, 2_000_000_004, 2_000_000_009, 2_000_000_011, 2_000
 """of the drawn layouts offered with a model of scenes; from the test split, which no training sees"""
 ENLARGED = 2
 """sides of a drawn layout, in sides of the pictures that the model was trained at"""
-
-EARTH_MAPS = (
-    "invented_continent",
-    "archipelago",
-    "river_delta",
-    "desert_coast_with_oasis",
-    "mountain_range",
-    "ice_cap",
-)
-"""in assets/examples/earth (by tools/draw_earth_examples.py); offered with models of that label space"""
+OPENING_MAP = "invented_continent"
+"""the first of the example maps of `earth`, which the studio opens with"""
 
 
 @dataclass(frozen=True)
@@ -94,10 +86,9 @@ def _fitting(file: Path, synthesizer: Synthesizer) -> np.ndarray:
 def _of_earth(synthesizer: Synthesizer) -> list[Example]:
     if synthesizer.space != LabelSpace.named("earth"):
         return []
-    folder = Path(str(packaged("dpsims") / "assets" / "examples" / "earth"))
     return [
-        Example(name.replace("_", " "), lambda name=name: _fitting(folder / f"{name}.png", synthesizer))
-        for name in EARTH_MAPS
+        Example(file.stem.replace("_", " "), lambda file=file: _fitting(file, synthesizer))
+        for file in sorted(example_maps("earth"), key=lambda file: file.stem != OPENING_MAP)
     ]
 
 

@@ -32,7 +32,7 @@ def choose_recipe(name: str, changes: dict[str, dict[str, Any]], run: Path) -> t
     other = next(recipe for recipe in names if recipe != chosen)
     return recipe, (
         f"recipe {name}: {reason}, so {chosen} ({size}, backbone {recipe.backbone.name}); "
-        f"the other: dpsims train {other}"
+        f"to use the other: dpsims train {other}"
     )
 
 

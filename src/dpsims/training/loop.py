@@ -21,6 +21,7 @@ from dpsims import checkpoint
 from dpsims.config import BackboneConfig, Recipe
 from dpsims.data import Batch, Source, fixed_batches, flip_warnings, open_source, training_batches
 from dpsims.data.base import epoch_order
+from dpsims.data.shards import is_sharded
 from dpsims.evaluation.features import PooledFeatures
 from dpsims.evaluation.validate import validate
 from dpsims.losses import to_device
@@ -36,6 +37,8 @@ from dpsims.training.steps import autocast, pick_precision, real_probability
 from dpsims.training.transfers import Rows
 from dpsims.writing import write_whole
 
+clock = time.monotonic
+"""seconds that `max_minutes` and logs count; benchmarks/core_time.py counts CPU time instead"""
 BATCHNORM_IMAGES = 256  # label maps that BatchNorm's statistics are measured on
 CALIBRATION_IMAGES = 256
 WATCHED_IMAGES = 64  # of each split, to see whether the discriminator remembers the training pictures
@@ -106,7 +109,8 @@ def train(recipe: Recipe, out: str | Path, notes: Sequence[str] = ()) -> Path:
         )
     for note in (*notes, *(f"note: {note}" for note in (*recipe.ignored(), *source.notices))):
         log.say(note)
-    for warning in flip_warnings(source.space, recipe.data.flip):
+    sharded = recipe.data.root is not None and is_sharded(recipe.data.root)
+    for warning in flip_warnings(source.space, recipe.data.flip, sharded):
         log.say(f"warning: {warning}")
     log.say(f"generator: {sum(p.numel() for p in generator.parameters()) / 1e6:.1f} M parameters")
     backbone = networks.backbone
@@ -118,7 +122,7 @@ def train(recipe: Recipe, out: str | Path, notes: Sequence[str] = ()) -> Path:
         log.say(f"nothing to do: {images_seen} images were asked for; more: --training.total_images N")
     if real_moments.count < 2:
         log.say("fewer than 2 validation pictures: checkpoints are not measured, and the newest is taken")
-    health, started, stop = Health(), time.monotonic(), _StopOnSignal()
+    health, started, stop = Health(), clock(), _StopOnSignal()
     saved_at, waiting = images_seen, Rows()
     grids = Grids(run, average.average, validation, recipe)
 
@@ -132,7 +136,7 @@ def train(recipe: Recipe, out: str | Path, notes: Sequence[str] = ()) -> Path:
             every=True
         )  # before a checkpoint of networks that are no numbers could push out a good one
         labels = (b.label for b in whole_pictures(source, recipe, device, BATCHNORM_IMAGES))
-        seconds = seconds_before + time.monotonic() - started
+        seconds = seconds_before + clock() - started
         model = checkpoint.Model(
             reestimate_batchnorm(average.average, labels),
             source.space,
@@ -160,12 +164,12 @@ def train(recipe: Recipe, out: str | Path, notes: Sequence[str] = ()) -> Path:
 
     try:
         while images_seen < settings.total_images and not stop.asked:
-            minutes = (seconds_before + time.monotonic() - started) / 60
+            minutes = (seconds_before + clock() - started) / 60
             if settings.max_minutes and minutes >= settings.max_minutes:
                 break
-            asked_at = time.monotonic()
+            asked_at = clock()
             batch = next(batches)
-            data_seconds += time.monotonic() - asked_at
+            data_seconds += clock() - asked_at
             batch = _to(batch, device)
             rng = torch.Generator().manual_seed(settings.seed * 1_000_003 + images_seen)
             terms, measures = networks.step(
@@ -202,9 +206,7 @@ def claim_run(run: Path, recipe: Recipe) -> Path | None:
     Raises ValueError where it holds a run with other settings, or cannot be written.
     """
     file, found = run / "recipe.yaml", checkpoint.checkpoints(run)
-    before = settings_of_run(run)  # None: without a checkpoint there is nothing to protect
-    changed = _changes(before, recipe) if before is not None else []
-    if changed:
+    if changed := differing_settings(run, recipe):
         raise ValueError(f"{run}: holds a run with {changed[0]}; choose another --out")
     try:
         (run / "grids").mkdir(parents=True, exist_ok=True)
@@ -212,6 +214,16 @@ def claim_run(run: Path, recipe: Recipe) -> Path | None:
     except OSError as error:
         raise ValueError(f"{run}: cannot be written ({error.strerror}); choose another --out") from error
     return found[-1] if found else None
+
+
+def differing_settings(run: Path, recipe: Recipe) -> list[str]:
+    """Why the run in that folder cannot be resumed with `recipe`, as `field=old, not new`.
+
+    Empty where it can, or where there is no checkpoint to protect. Raises ValueError where its recipe.yaml is
+    damaged.
+    """
+    before = settings_of_run(run)
+    return [] if before is None else _changes(before, recipe)
 
 
 def settings_of_run(run: Path) -> dict[str, Any] | None:
