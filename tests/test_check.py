@@ -73,7 +73,7 @@ def test_every_bad_file_is_named_once_and_the_rest_is_counted(tmp_path: Path):
     at = lines.index("label maps that do not fit the classes (3):")
     assert "labels/1.png: label id 77 at row 0, column 0" in lines[at + 1]
     assert "labels/2.png: label id 77" in lines[at + 2] and "; also is 5x5 pixels" in lines[at + 2]
-    assert "  labels/4.png: colour (1, 2, 203)" in lines[at + 3]
+    assert "  labels/4.png: color (1, 2, 203)" in lines[at + 3]
     assert any("labels/5.png: is a JPEG" in line for line in lines)
     row = next(line for line in lines if line.startswith("#0102cb"))
     assert row.split() == ["#0102cb", "192", "1", "labels/4.png", "(nearly", "sky)"]

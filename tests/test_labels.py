@@ -63,7 +63,7 @@ def test_an_unknown_id_is_named_with_file_place_count_and_the_allowed_ones(bad: 
 def test_an_unknown_colour_is_named_with_file_and_place():
     colored = SPACE.colorize(INDEX)
     colored[1, 3] = (1, 2, 3)
-    with pytest.raises(ValueError, match=r"a\.png: colour \(1, 2, 3\) at row 1, column 3 \(1 such"):
+    with pytest.raises(ValueError, match=r"a\.png: color \(1, 2, 3\) at row 1, column 3 \(1 such"):
         SPACE.decode_colors(colored, "a.png")
 
 

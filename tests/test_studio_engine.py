@@ -21,6 +21,7 @@ class Painter:
     """Stands for a Synthesizer: every picture is its map plus its noise. Waits while `gate` is closed."""
 
     size = (8, 8)
+    about: dict[str, float] = {}
 
     def __init__(self) -> None:
         self.gate = threading.Event()
