@@ -1,7 +1,6 @@
 import shutil
 
 import pytest
-import setuptools  # noqa: F401  (before a test loads the old distutils, which torch.compile rejects)
 import torch
 
 from dpsims.config import GeneratorConfig

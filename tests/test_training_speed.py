@@ -141,13 +141,28 @@ def test_a_frozen_backbone_has_neither_gradients_nor_a_state_in_the_optimiser(pr
 
 
 def test_bf16_weights_give_the_features_of_autocast_in_half_the_memory():
-    backbone = load_backbone(BackboneConfig("mobilenet_v2", "random"))
-    held, image = in_bf16(backbone), a_batch(2).image
+    backbone = load_backbone(BackboneConfig("squeezenet1_1", "random"))
+    held, image = in_bf16(backbone, torch.device("cpu")), a_batch(2).image
     with torch.autocast("cpu", torch.bfloat16):
         for mine, expected in zip(held(image), backbone(image), strict=True):
             assert torch.equal(mine, expected) and mine.dtype == torch.float32
     size, before = (sum(p.nbytes for p in b.parameters()) for b in (held, backbone))
     assert size < 0.55 * before
+
+
+def test_strided_depthwise_convolutions_stay_float32_on_a_cpu():
+    backbone = load_backbone(BackboneConfig("mobilenet_v2", "random"))
+    image = a_batch(2).image
+    for device, count in (("cpu", 4), ("cuda", 0)):
+        held = in_bf16(backbone, torch.device(device))
+        whole = [
+            m for m in held.modules() if isinstance(m, torch.nn.Conv2d) and m.weight.dtype == torch.float32
+        ]
+        assert len(whole) == count and all(m.stride == (2, 2) and m.groups > 1 for m in whole)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed, plain = in_bf16(backbone, torch.device("cpu"))(image), backbone(image)
+    for exact, mine, other in zip(backbone(image), mixed, plain, strict=True):
+        assert (mine - exact).abs().mean() < 1.2 * (other - exact).abs().mean()
 
 
 def test_losses_are_float32_in_a_bf16_step():

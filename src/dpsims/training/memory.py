@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dpsims.models.backbones import Backbone
@@ -23,17 +23,29 @@ def on_device(module: nn.Module, device: torch.device, leaves: bool) -> Iterator
         module.to("cpu")
 
 
-def in_bf16(backbone: Backbone) -> Backbone:
-    """A copy whose convolutions and linear layers hold bf16 weights; for use under autocast only.
+def in_bf16(backbone: Backbone, device: torch.device) -> Backbone:
+    """A copy for use under autocast only, whose convolutions and linear layers hold bf16 weights.
 
     Its features are those of the original under autocast, to the bit: that rounds the same weights, but in
-    each pass anew (only weights that take gradients are rounded once a step). Normalisations stay float32.
+    each pass anew (only weights that take gradients are rounded once a step). Normalisations stay float32,
+    and on a CPU strided depthwise convolutions: the way back through one takes several times as long in bf16.
     """
     held = copy.deepcopy(backbone)
     for module in held.network.modules():
-        if type(module) in (nn.Linear, nn.Conv2d):  # others may use their weights in ways of their own
+        depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
+        if device.type == "cpu" and depthwise and max(module.stride) > 1:
+            module.forward = _in_float32(module.forward)
+        elif type(module) in (nn.Linear, nn.Conv2d):  # others may use their weights in ways of their own
             module.to(torch.bfloat16)
     return held
+
+
+def _in_float32(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def run(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return forward(x.float())
+
+    return run
 
 
 def recompute(backbone: Backbone) -> None:

@@ -46,7 +46,7 @@ class Networks:
         generator = build_generator(recipe.generator).to(memory_format=layout).to(device)
         backbone = load_backbone(recipe.backbone)
         halved = precision == "bf16" and recipe.discriminator.kind == "dpsims"
-        held = (in_bf16(backbone) if halved else backbone).to(device)
+        held = (in_bf16(backbone, device) if halved else backbone).to(device)
         torch.manual_seed(settings.seed + 1)  # the same, whatever the generator drew
         discriminator = build_discriminator(recipe.discriminator, held)
         discriminator.to(memory_format=layout).to(device).train()

@@ -75,10 +75,12 @@ class Fakes(NamedTuple):
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """`auto` is bf16 on a GPU that computes in it, fp32 elsewhere."""
+    """`auto` is bf16 on a GPU or CPU (with AMX) that multiplies matrices in it, fp32 elsewhere."""
     if name != "auto":
         return name
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"  # pyright: ignore[reportPrivateUsage]
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
@@ -242,9 +244,10 @@ def discriminator_half(
     Gives the terms and the measures."""
     size = batch.label.shape[0]  # as many fakes as real pictures
     fake = Fakes(fakes.image[:size], fakes.label[:size], [f[:size] for f in fakes.features])
-    with autocast(batch.image.device, precision):
-        logits_real = discriminator.decode(batch.image, features_of_real)
-        logits_fake = discriminator.decode(fake.image, fake.features)
+    with autocast(batch.image.device, precision):  # both in one pass: no layer of it mixes images
+        features = [torch.cat(pair) for pair in zip(features_of_real, fake.features, strict=True)]
+        logits = discriminator.decode(torch.cat([batch.image, fake.image]), features)
+        logits_real, logits_fake = logits.split(size)
     gamma, counts = config.focal_gamma, plan.counts
     terms = {
         "real": real_loss(logits_real, batch.label, gamma, config.label_smoothing, counts),
