@@ -29,6 +29,7 @@ from dpsims.plain import to_dict
 from dpsims.training import TrainingStopped, train
 from dpsims.training.ema import GeneratorAverage, reestimate_batchnorm
 from dpsims.training.log import HISTORY, Health
+from dpsims.training.steps import pick_precision
 
 TINY = Recipe(
     DataConfig("scenes", height=16, width=24, size=12),
@@ -94,6 +95,22 @@ def test_a_resumed_run_has_the_losses_of_one_never_stopped(conditioning, tmp_pat
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")  # to the bit
     first, second = (load_model(tmp_path / name).generator.state_dict() for name in ("whole", "parts"))
     assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_resumed_run_keeps_the_precision_it_began_with(recorded, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    train(TINY, tmp_path / "whole")
+    train(changed(total_images=8), tmp_path / "moved")
+    state = checkpoints(tmp_path / "moved")[-1] / "state.json"
+    values = json.loads(state.read_text())
+    assert values.pop("precision") == "fp32"
+    if not recorded:  # as of the checkpoints of earlier versions
+        state.write_text(json.dumps(values))
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert pick_precision("auto", torch.device("cpu")) == "bf16"
+    train(TINY, tmp_path / "moved")
+    assert losses(tmp_path / "moved") == losses(tmp_path / "whole")  # to the bit
 
 
 def test_a_finished_run_is_left_alone(finished):

@@ -72,8 +72,11 @@ def train(recipe: Recipe, out: str | Path, notes: Sequence[str] = ()) -> Path:
     recipe = recipe.resolved(source.space.num_classes)
     settings = recipe.training
     device = pick_device(settings.device)
-    precision = pick_precision(settings.precision, device)
     newest = claim_run(run, recipe)
+    state = {} if newest is None else checkpoint.read_json(newest / "state.json")
+    before = "fp32" if newest and device.type == "cpu" else "auto"  # of runs whose checkpoints do not say it
+    precision = settings.precision if settings.precision != "auto" else state.get("precision", before)
+    precision = pick_precision(precision, device)
 
     networks = Networks.build(recipe, device, precision)
     generator, discriminator, average = networks.generator, networks.discriminator, networks.average
@@ -84,7 +87,6 @@ def train(recipe: Recipe, out: str | Path, notes: Sequence[str] = ()) -> Path:
     order = data_order(source)
     data_seconds = 0.0  # of them spent waiting for pictures
     if newest is not None:
-        state = checkpoint.read_json(newest / "state.json")
         images_seen, seconds_before = state["images_seen"], state["seconds"]
         data_seconds = state.get("data_seconds", 0.0)
         other_order = state.get("data_order", order) != order
@@ -116,6 +118,7 @@ def train(recipe: Recipe, out: str | Path, notes: Sequence[str] = ()) -> Path:
     backbone = networks.backbone
     weights = {"origin": backbone.description, "digest": checkpoint.weights_digest(backbone)}
     log.say(f"backbone: {weights['origin']}, weights {weights['digest']}")
+    log.say(f"precision: {precision}")
     if newest is not None:
         log.say(f"going on from {newest} ({images_seen} images)")
     if images_seen >= settings.total_images:
@@ -157,8 +160,14 @@ def train(recipe: Recipe, out: str | Path, notes: Sequence[str] = ()) -> Path:
                 some = whole_pictures(of, recipe, device, WATCHED_IMAGES)
                 figures[f"real_probability_{name}"] = real_probability(discriminator, some, precision)
             log.validation(images_seen, seconds, figures, features.title)
-        times = {"seconds": seconds, "data_seconds": data_seconds}
-        state = {"images_seen": images_seen, **times, "data_order": order, "validation": figures}
+        state = {
+            "images_seen": images_seen,
+            "seconds": seconds,
+            "data_seconds": data_seconds,
+            "data_order": order,
+            "precision": precision,
+            "validation": figures,
+        }
         log.say(f"{images_seen} images: {data_seconds / seconds:.1%} of the time was spent waiting for data")
         checkpoint.save_checkpoint(run, state, model, networks.tensors(), networks.optimizers, settings.keep)
 

@@ -32,18 +32,21 @@ def in_bf16(backbone: Backbone, device: torch.device) -> Backbone:
     """
     held = copy.deepcopy(backbone)
     for module in held.network.modules():
-        depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
-        if device.type == "cpu" and depthwise and max(module.stride) > 1:
-            module.forward = _in_float32(module.forward)
+        if device.type == "cpu" and isinstance(module, nn.Conv2d) and _strided_depthwise(module):
+            module.forward = _in_float32(module.forward)  # pyright: ignore[reportAttributeAccessIssue]
         elif type(module) in (nn.Linear, nn.Conv2d):  # others may use their weights in ways of their own
             module.to(torch.bfloat16)
     return held
 
 
+def _strided_depthwise(conv: nn.Conv2d) -> bool:
+    return conv.groups == conv.in_channels > 1 and max(conv.stride) > 1
+
+
 def _in_float32(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    def run(x: Tensor) -> Tensor:
+    def run(input: Tensor) -> Tensor:
         with torch.autocast("cpu", enabled=False):
-            return forward(x.float())
+            return forward(input.float())
 
     return run
 
