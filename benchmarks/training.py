@@ -298,7 +298,12 @@ def main(
             assert process.stdin is not None
             process.stdin.close()
             process.wait()
-    print(f"{size} x {size}, {classes} classes, batch {batch}, {device}, precision {precision}, ", end="")
+    import torch
+
+    from dpsims.training.steps import pick_precision
+
+    taken = pick_precision(precision, torch.device(device))
+    print(f"{size} x {size}, {classes} classes, batch {batch}, {device}, precision {taken}, ", end="")
     print(f"{threads} threads{', compiled' if compiled else ''}, best of {rounds} rounds\n")
     print("| step | s | images/s | times OASIS's | peak MiB | OASIS's / ours |\n|---|---|---|---|---|---|")
     for name in names:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import setuptools  # noqa: F401  (before a test loads the old distutils: to replace it is a warning)
+import setuptools  # noqa: F401  (before any test imports distutils: replacing it later warns)
 
 if TYPE_CHECKING:  # the fixtures load what they need: not every test waits for torch or a downloader
     from dpsims.data.fetch import Archive

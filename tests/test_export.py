@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +79,20 @@ def test_an_onnx_file_also_runs_in_openvino(made: Path):
                 labels(2, 20, 11)
             )
             assert (found - plain).abs().max() < TOLERANCE[precision]
+
+
+def test_signals_are_handled_after_openvino_files_are_closed(made: Path):
+    """A second process: with one core each, the first file's stack for signal handlers was gone by then."""
+    code = (
+        "import gc, signal, sys\nfrom dpsims.exported import load_session\n"
+        "first, second = load_session(sys.argv[1], threads=1), load_session(sys.argv[1], threads=1)\n"
+        "del first\ngc.collect()\ndel second\ngc.collect()\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('heard'))\nsignal.raise_signal(signal.SIGUSR1)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, made / "a.xml"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
 
 
 def test_the_file_says_what_it_is(made: Path):

@@ -37,7 +37,15 @@ TINY = Recipe(
     GeneratorConfig(channels=(8, 16), attention_strides=(2,), noise_channels=8, token_channels=16),
     DiscriminatorConfig(channels=(8, 16), conditioning="batch"),
     LossConfig(contrastive_places=8, diversity_fraction=0.5),
-    TrainingConfig(batch_size=4, total_images=16, checkpoint_images=8, grid_images=8, ema_images=100),
+    TrainingConfig(
+        batch_size=4,
+        total_images=16,
+        checkpoint_images=8,
+        grid_images=8,
+        ema_images=100,
+        precision="fp32",
+        device="cpu",
+    ),
     EvaluationConfig(validation_images=6),
 )
 
@@ -100,17 +108,27 @@ def test_a_resumed_run_has_the_losses_of_one_never_stopped(conditioning, tmp_pat
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_resumed_run_keeps_the_precision_it_began_with(recorded, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    train(TINY, tmp_path / "whole")
-    train(changed(total_images=8), tmp_path / "moved")
+    train(changed(precision="auto"), tmp_path / "whole")
+    train(changed(precision="auto", total_images=8), tmp_path / "moved")
     state = checkpoints(tmp_path / "moved")[-1] / "state.json"
     values = json.loads(state.read_text())
     assert values.pop("precision") == "fp32"
-    if not recorded:  # as of the checkpoints of earlier versions
+    if not recorded:  # as in checkpoints of earlier versions
         state.write_text(json.dumps(values))
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     assert pick_precision("auto", torch.device("cpu")) == "bf16"
-    train(TINY, tmp_path / "moved")
+    train(changed(precision="auto"), tmp_path / "moved")
     assert losses(tmp_path / "moved") == losses(tmp_path / "whole")  # to the bit
+
+
+def test_a_bf16_run_goes_on_in_fp32_where_bf16_is_slow_and_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    train(changed(precision="auto", total_images=8), tmp_path)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    train(changed(precision="auto"), tmp_path)
+    said = capsys.readouterr()
+    assert "warning: the run began in bf16, which is slow here" in said.out + said.err
+    assert read_json(checkpoints(tmp_path)[-1] / "state.json")["precision"] == "fp32"
 
 
 def test_a_finished_run_is_left_alone(finished):

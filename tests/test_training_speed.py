@@ -155,10 +155,10 @@ def test_strided_depthwise_convolutions_stay_float32_on_a_cpu():
     image = a_batch(2).image
     for device, count in (("cpu", 4), ("cuda", 0)):
         held = in_bf16(backbone, torch.device(device))
-        whole = [
+        float32_convs = [
             m for m in held.modules() if isinstance(m, torch.nn.Conv2d) and m.weight.dtype == torch.float32
         ]
-        assert len(whole) == count and all(m.stride == (2, 2) and m.groups > 1 for m in whole)
+        assert len(float32_convs) == count and all(m.stride == (2, 2) and m.groups > 1 for m in float32_convs)
     with torch.autocast("cpu", torch.bfloat16):
         mixed, plain = in_bf16(backbone, torch.device("cpu"))(image), backbone(image)
     for exact, mine, other in zip(backbone(image), mixed, plain, strict=True):

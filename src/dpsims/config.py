@@ -159,7 +159,8 @@ class TrainingConfig:
     ema_images: int = 32_000
     """half-life of the generator's moving average, in pictures (shortened at the start)"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """arithmetic of the forward passes; `auto` is bf16 on a GPU that has it and fp32 elsewhere"""
+    """arithmetic of the forward passes; `auto`: bf16 on GPUs with bf16 matrix units and on CPUs with AMX,
+    otherwise fp32"""
     compile: bool = False
     """compile the networks (torch.compile): minutes at the start, then shorter steps; for long GPU runs"""
     accumulate: int = 1

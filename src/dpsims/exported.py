@@ -8,6 +8,7 @@ means here what it means to `Synthesizer`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import warnings
@@ -174,12 +175,12 @@ def _open_onnx(path: Path, threads: int, device: str) -> _Opened:
 
 def _open_openvino(path: Path, threads: int, device: str) -> _Opened:
     try:
-        import openvino
+        import openvino  # noqa: F401
     except ImportError as error:
         raise ValueError("OpenVINO needs openvino: pip install 'dpsims[openvino]'") from error
 
     is_onnx = path.suffix.lower() == ".onnx"
-    core = openvino.Core()
+    core = _openvino_core()
     try:
         model = core.read_model(path)
         info = "framework" if is_onnx else "about"  # OpenVINO keeps ONNX metadata under `framework`
@@ -200,6 +201,15 @@ def _open_openvino(path: Path, threads: int, device: str) -> _Opened:
         return request.infer({"label": label, "noise": noise})["image"].copy()  # the next run overwrites it
 
     return run, text
+
+
+@functools.cache
+def _openvino_core() -> Any:
+    """One for the process: each sets its own stack for signal handlers (on CPUs with AMX), and two that end
+    in the order they began in leave a freed one behind, on which the next Ctrl-C crashes."""
+    import openvino
+
+    return openvino.Core()
 
 
 def weights_checksum(file: Path) -> int:

@@ -23,7 +23,7 @@ def scan(root: Path) -> Layout:
         if root.is_dir() and not path.is_dir():
             raise ValueError(f"{path}: missing; for data of your own use the recipe `folder`")
     layout = folder.scan(root)
-    if tuple(name.casefold() for name in layout.space.names) != CLASSES:
+    if not layout.space.has_classes(CLASSES):
         raise ValueError(
             f"{root / 'classes.json'}: is not CamVid's list ({', '.join(CLASSES)}); "
             "for data of your own use the recipe `folder`"

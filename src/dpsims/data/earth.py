@@ -19,7 +19,7 @@ def scan(root: Path) -> Layout:
     if root.is_dir() and missing:
         raise ValueError(f"{missing[0]}: missing; {hint}")
     layout = folder.scan(root)
-    if layout.space.names != LabelSpace.named("earth").names:
+    if not layout.space.has_classes(LabelSpace.named("earth").names):
         raise ValueError(f"{root / 'classes.json'}: holds other classes than the source `earth`; {hint}")
     layout.title = "Earth"
     return layout

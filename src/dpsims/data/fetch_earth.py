@@ -182,7 +182,7 @@ def _obtain(wheel: Wheel, wheels: Path | None, work: Path, say: Say) -> Path:
 
 def _download(wheel: Wheel, folder: Path) -> None:
     """By pip, which knows the user's index, proxy and certificates."""
-    if PathFinder.find_spec("pip"):  # importlib.util asks setuptools, too, which then swaps distutils
+    if PathFinder.find_spec("pip"):  # importlib.util's would have setuptools replace distutils
         pip = [sys.executable, "-m", "pip"]
     elif uv := shutil.which("uv"):  # its environments have no pip of their own
         pip = [uv, "tool", "run", "--quiet", "pip"]

@@ -7,7 +7,7 @@ pixel. Files keep their own ids; the conversion happens here and nowhere else.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -62,6 +62,10 @@ class LabelSpace:
     def ignore_index(self) -> int:
         """Index of an unlabelled pixel in our label maps: always K, also where files have no such id."""
         return len(self.names)
+
+    def has_classes(self, names: Sequence[str]) -> bool:
+        """Whether these are the classes, in this order; upper and lower case are alike."""
+        return [name.casefold() for name in self.names] == [name.casefold() for name in names]
 
     @cached_property
     def _index_of_id(self) -> np.ndarray:

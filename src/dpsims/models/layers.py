@@ -4,6 +4,7 @@ everywhere: halving rounds up, doubling crops to the size that is wanted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -83,9 +84,24 @@ def downsample_ids(ids: Int[Tensor, "b h w"], size: tuple[int, int]) -> Int[Tens
 
 
 def mixed_precision_on_cpu(x: Tensor) -> bool:
-    """There, autocast computes group norm and attention in bf16, with backward passes up to five times as
-    slow as float32's."""
+    """Whether `x` is on a CPU under autocast, where bf16 group norm and attention have backward passes up to
+    5 times slower than float32."""
     return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+
+
+def in_float32(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """`function` of the inputs in float32, whatever autocast is in force on the CPU."""
+    with torch.autocast("cpu", enabled=False):
+        return function(*(x.float() for x in inputs))
+
+
+def attend(
+    q: Float[Tensor, "b m i d"], k: Float[Tensor, "b m j d"], v: Float[Tensor, "b m j d"]
+) -> Float[Tensor, "b m i d"]:
+    """Attention of m heads."""
+    if mixed_precision_on_cpu(q):
+        return in_float32(F.scaled_dot_product_attention, q, k, v)
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 class GroupNorm(nn.GroupNorm):
@@ -143,12 +159,8 @@ class SelfAttention(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         height, width = x.shape[-2:]
         pattern = "b (three m d) h w -> three b m (h w) d"
-        qkv = self.qkv(self.norm(x))
-        if mixed_precision_on_cpu(x):
-            with torch.autocast("cpu", enabled=False):
-                h = F.scaled_dot_product_attention(*rearrange(qkv.float(), pattern, three=3, m=self.heads))
-        else:
-            h = F.scaled_dot_product_attention(*rearrange(qkv, pattern, three=3, m=self.heads))
+        q, k, v = rearrange(self.qkv(self.norm(x)), pattern, three=3, m=self.heads)
+        h = attend(q, k, v)
         return x + self.out(rearrange(h, "b m (h w) d -> b (m d) h w", h=height, w=width))
 
 
@@ -195,8 +207,9 @@ class NoiseCrossAttention(nn.Module):
         values = values + out.bias / heads
         x = rearrange(self.norm(h), "b c h w -> b c (h w)")
         many = keys.shape[0]  # not len(), which torch.export takes for a constant
-        # pixels last: a softmax over a last place of few keys is not vectorised, and takes 10 times as long
+        # pixels last: softmax over a short last dimension is not vectorized (10 times slower)
         scores = torch.baddbmm(bias, keys, x.expand(many, -1, -1))
+        scores = scores.float() if mixed_precision_on_cpu(x) else scores  # as autocast does on a GPU
         weights = scores.unflatten(1, (heads, -1)).softmax(2).flatten(1, 2)
         residual = rearrange(h, "b c h w -> b (h w) c").expand(many, -1, -1)
         guide = torch.baddbmm(residual, weights.transpose(1, 2), values)

@@ -10,7 +10,7 @@ import hashlib
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +74,7 @@ def train(recipe: Recipe, out: str | Path, notes: Sequence[str] = ()) -> Path:
     device = pick_device(settings.device)
     newest = claim_run(run, recipe)
     state = {} if newest is None else checkpoint.read_json(newest / "state.json")
-    before = "fp32" if newest and device.type == "cpu" else "auto"  # of runs whose checkpoints do not say it
-    precision = settings.precision if settings.precision != "auto" else state.get("precision", before)
-    precision = pick_precision(precision, device)
+    precision = run_precision(settings.precision, state, device)
 
     networks = Networks.build(recipe, device, precision)
     generator, discriminator, average = networks.generator, networks.discriminator, networks.average
@@ -119,6 +117,8 @@ def train(recipe: Recipe, out: str | Path, notes: Sequence[str] = ()) -> Path:
     weights = {"origin": backbone.description, "digest": checkpoint.weights_digest(backbone)}
     log.say(f"backbone: {weights['origin']}, weights {weights['digest']}")
     log.say(f"precision: {precision}")
+    if state.get("precision", precision) != precision:
+        log.say(f"warning: the run began in {state['precision']}, which is slow here; results will differ")
     if newest is not None:
         log.say(f"going on from {newest} ({images_seen} images)")
     if images_seen >= settings.total_images:
@@ -207,6 +207,18 @@ def train(recipe: Recipe, out: str | Path, notes: Sequence[str] = ()) -> Path:
     if stop.asked:
         raise KeyboardInterrupt
     return run
+
+
+def run_precision(wanted: str, state: Mapping[str, Any], device: torch.device) -> str:
+    """`fp32` or `bf16`: `auto` keeps what a resumed run began with, unless that is bf16 and slow here.
+
+    state: of the newest checkpoint, empty for a new run.
+    """
+    own = pick_precision(wanted, device)
+    if wanted != "auto" or not state:
+        return own
+    unrecorded = "fp32" if device.type == "cpu" else own  # checkpoints until November 2026
+    return "fp32" if "fp32" in (own, state.get("precision", unrecorded)) else "bf16"
 
 
 def claim_run(run: Path, recipe: Recipe) -> Path | None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from dpsims.models.backbones import Backbone
+from dpsims.models.layers import in_float32
 
 
 @contextmanager
@@ -26,14 +28,15 @@ def on_device(module: nn.Module, device: torch.device, leaves: bool) -> Iterator
 def in_bf16(backbone: Backbone, device: torch.device) -> Backbone:
     """A copy for use under autocast only, whose convolutions and linear layers hold bf16 weights.
 
-    Its features are those of the original under autocast, to the bit: that rounds the same weights, but in
-    each pass anew (only weights that take gradients are rounded once a step). Normalisations stay float32,
-    and on a CPU strided depthwise convolutions: the way back through one takes several times as long in bf16.
+    Its features are those of the original under autocast, to the bit: that rounds the same weights, but again
+    in each pass (only weights that take gradients are rounded once a step). Normalization layers stay
+    float32. On a CPU, so do strided depthwise convolutions, whose backward pass is several times slower in
+    bf16, and features differ in rounding.
     """
     held = copy.deepcopy(backbone)
     for module in held.network.modules():
         if device.type == "cpu" and isinstance(module, nn.Conv2d) and _strided_depthwise(module):
-            module.forward = _in_float32(module.forward)  # pyright: ignore[reportAttributeAccessIssue]
+            module.forward = partial(in_float32, module.forward)  # pyright: ignore[reportAttributeAccessIssue]
         elif type(module) in (nn.Linear, nn.Conv2d):  # others may use their weights in ways of their own
             module.to(torch.bfloat16)
     return held
@@ -41,14 +44,6 @@ def in_bf16(backbone: Backbone, device: torch.device) -> Backbone:
 
 def _strided_depthwise(conv: nn.Conv2d) -> bool:
     return conv.groups == conv.in_channels > 1 and max(conv.stride) > 1
-
-
-def _in_float32(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    def run(input: Tensor) -> Tensor:
-        with torch.autocast("cpu", enabled=False):
-            return forward(input.float())
-
-    return run
 
 
 def recompute(backbone: Backbone) -> None:

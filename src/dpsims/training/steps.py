@@ -75,11 +75,11 @@ class Fakes(NamedTuple):
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """`auto` is bf16 on a GPU or CPU (with AMX) that multiplies matrices in it, fp32 elsewhere."""
+    """`auto`: bf16 on GPUs with bf16 matrix units and CPUs with AMX, otherwise fp32."""
     if name != "auto":
         return name
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"  # pyright: ignore[reportPrivateUsage]
 
 
