@@ -137,6 +137,16 @@ def test_a_finished_run_is_left_alone(finished):
     assert {p: p.stat().st_mtime_ns for p in (finished / "checkpoints").rglob("*")} == before
 
 
+def test_a_run_whose_minutes_are_over_says_so(finished, tmp_path, capsys):
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    file = checkpoints(run)[-1] / "state.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"seconds": 90.0}))
+    train(changed(total_images=20, max_minutes=1), run)
+    said = capsys.readouterr()
+    assert "nothing to do: trained for 1.5 minutes; more: --training.max_minutes N" in said.out + said.err
+    assert len(losses(run)) == 4
+
+
 def test_another_recipe_in_the_same_folder_is_refused(finished):
     with pytest.raises(ValueError, match="training.batch_size=4, not 2; choose another --out"):
         train(changed(batch_size=2), finished)

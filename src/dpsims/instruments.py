@@ -102,7 +102,10 @@ def open_segmenter(
 
 
 def _train(train: Source, data: DataConfig, device: torch.device, images: int) -> Segmenter:
-    say(f"training a segmenter on {images} real pictures (once; it is kept)")
+    say(
+        f"training a segmenter on {images} crops of {len(train)} real images (once; it is kept; "
+        "quicker and less exact: --segmenter-images N)"
+    )
     table, counted = torch.from_numpy(train.space.evaluation_table), train.space.evaluation.num_classes
     batches = training_batches(train, replace(data, workers=0), SEGMENTER_BATCH, seed=0)
     mapped = (Batch(image, table[label]) for image, label in batches)

@@ -123,6 +123,9 @@ def train(recipe: Recipe, out: str | Path, notes: Sequence[str] = ()) -> Path:
         log.say(f"going on from {newest} ({images_seen} images)")
     if images_seen >= settings.total_images:
         log.say(f"nothing to do: {images_seen} images were asked for; more: --training.total_images N")
+    elif settings.max_minutes and seconds_left <= 0:
+        minutes = seconds_before / 60
+        log.say(f"nothing to do: trained for {minutes:.1f} minutes; more: --training.max_minutes N")
     if real_moments.count < 2:
         log.say("fewer than 2 validation pictures: checkpoints are not measured, and the newest is taken")
     health, started, stop = Health(), clock(), _StopOnSignal()
