@@ -17,6 +17,7 @@ seconds instead of the clock's. Ratios above 1 say that ours is faster or smalle
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import subprocess
@@ -258,6 +259,7 @@ def main(
     steps: Annotated[int, typer.Option(help="in a round")] = 1,
     rounds: int = 3,
     quick: Annotated[bool, typer.Option(help="a rehearsal: small networks, 64 x 64")] = False,
+    alone: Annotated[bool, typer.Option(help="ours alone, without OASIS")] = False,
     cpu_time: Annotated[bool, typer.Option(help="CPU seconds, not the clock's (one thread, CPU)")] = False,
     child: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
@@ -272,7 +274,7 @@ def main(
         size, batch, classes, rounds = 64, 2, 12, 2
     options = {"size": size, "batch": batch, "classes": classes, "precision": precision, "device": device}
     options |= {"compiled": compiled, "threads": threads, "quick": quick, "cpu_time": cpu_time}
-    names = sides(backbones.split(","))
+    names = backbones.split(",") if alone else sides(backbones.split(","))
     limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS")}
     processes, best = {}, dict.fromkeys(names, float("inf"))
     try:
@@ -307,7 +309,7 @@ def main(
     print(f"{threads} threads{', compiled' if compiled else ''}, best of {rounds} rounds\n")
     print("| step | s | images/s | times OASIS's | peak MiB | OASIS's / ours |\n|---|---|---|---|---|---|")
     for name in names:
-        speed, less = best["oasis"] / best[name], memory["oasis"] / memory[name]
+        speed, less = best.get("oasis", math.nan) / best[name], memory.get("oasis", math.nan) / memory[name]
         title = name if name.startswith("oasis") else f"ours, {name}"
         print(
             f"| {title} | {best[name]:.4g} | {batch / best[name]:.4g} | {speed:.2f} "
