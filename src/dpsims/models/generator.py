@@ -182,8 +182,8 @@ class Generator(nn.Module):
         if not self.config.pixel_noise:
             return None
         if isinstance(noise, RegionNoise):
-            noise = RegionNoise(noise.z.to(device), noise.region.to(device))
-        return pixel_keys(noise if isinstance(noise, RegionNoise) else noise.to(device))
+            return pixel_keys(RegionNoise(noise.z.to(device), noise.region.to(device)))
+        return pixel_keys(noise.to(device))
 
     def _tokens(self, noise: Tensor | RegionNoise, label: Tensor) -> Tensor | RegionTokens:
         if not isinstance(noise, RegionNoise):
