@@ -102,13 +102,42 @@ def test_contrastive_loss_of_equal_features_is_log_of_the_places():
     assert contrastive_loss(flat, flat, 10, 0.3).item() == pytest.approx(math.log(10))
 
 
+def test_contrastive_loss_against_other_images_gains_nothing_from_the_place():
+    generator = torch.Generator().manual_seed(0)
+    real = torch.randn(4, 8, 4, 4, generator=generator)
+    of_the_place = [real.mean(0, keepdim=True).expand_as(real)]
+    right = contrastive_loss([real], [real], 16, 0.3, negatives="batch").item()
+    assert right < 0.5 < contrastive_loss(of_the_place, [real], 16, 0.3, negatives="batch").item()
+    # one feature everywhere: nothing tells the four images apart
+    flat = [torch.ones(4, 8, 4, 4)]
+    assert contrastive_loss(flat, flat, 10, 0.3, negatives="batch").item() == pytest.approx(math.log(4))
+    assert contrastive_loss([real[:1]], [real[:1]], 10, 0.3, negatives="batch").item() == 0  # nothing else
+
+
+def test_fake_loss_with_class_weights_equals_a_hand_computed_case():
+    # three labelled pixels, two of class 0 and one of class 2: weights 3/4, 3/4, 3/2; p(fake) 1/2, 1/2, 1/4
+    label = torch.tensor([[[0, 0], [2, K]]])
+    p = torch.tensor([[[0.5, 0.5], [0.25, 0.9]]])
+    logits = torch.stack([p.log()] + [((1 - p) / K).log()] * K, 1)
+    expected = (0.75 * 2 * math.log(2) + 1.5 * math.log(4)) / 3
+    assert fake_loss(logits, label, weighted=True).item() == pytest.approx(expected)
+    assert fake_loss(logits, label).item() == pytest.approx((2 * math.log(2) + math.log(4)) / 3)
+
+
+def test_diversity_loss_counts_levels_alike():
+    noise = torch.zeros(1, 1, 4)
+    first = [torch.zeros(1, 3, 8, 8), torch.zeros(1, 2, 2, 2)]
+    second = [x + d for x, d in zip(first, (0.1, 0.3), strict=True)]
+    assert diversity_loss(first, second, noise, noise + 1, 0.3).item() == pytest.approx(0.1)
+
+
 def test_diversity_loss_is_a_hinge_on_relative_distance():
     one, noise = torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 4)
     other = torch.full_like(one, 0.1)
-    assert diversity_loss(one, one, noise, noise + 1, 0.3).item() == pytest.approx(0.3)
-    assert diversity_loss(one, other, noise, noise + 1, 0.3).item() == pytest.approx(0.2)
-    assert diversity_loss(one, other, noise, noise + 2, 0.3).item() == pytest.approx(0.25)
-    assert diversity_loss(one, other, noise, noise + 0.1, 0.3).item() == 0
+    assert diversity_loss([one], [one], noise, noise + 1, 0.3).item() == pytest.approx(0.3)
+    assert diversity_loss([one], [other], noise, noise + 1, 0.3).item() == pytest.approx(0.2)
+    assert diversity_loss([one], [other], noise, noise + 2, 0.3).item() == pytest.approx(0.25)
+    assert diversity_loss([one], [other], noise, noise + 0.1, 0.3).item() == 0
 
 
 @pytest.mark.parametrize("term", ["pixel", "contrastive", "diversity"])
@@ -125,7 +154,7 @@ def test_each_term_alone_gives_the_generator_a_gradient(term):
         "contrastive": lambda: contrastive_loss(
             discriminator.features(fake), discriminator.features(real), 8, 0.3
         ),
-        "diversity": lambda: diversity_loss(fake[:1], generator(label[:1]), noise[:1], noise[1:], 0.5),
+        "diversity": lambda: diversity_loss([fake[:1]], [generator(label[:1])], noise[:1], noise[1:], 0.5),
     }[term]()
     loss.backward()
     without = [n for n, p in generator.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]

@@ -105,9 +105,14 @@ def test_a_resumed_run_has_the_losses_of_one_never_stopped(conditioning, tmp_pat
     assert all(torch.equal(first[k], second[k]) for k in first)
 
 
+def no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+
+
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_resumed_run_keeps_the_precision_it_began_with(recorded, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    no_bf16(monkeypatch)
     train(changed(precision="auto"), tmp_path / "whole")
     train(changed(precision="auto", total_images=8), tmp_path / "moved")
     state = checkpoints(tmp_path / "moved")[-1] / "state.json"
@@ -124,7 +129,7 @@ def test_a_resumed_run_keeps_the_precision_it_began_with(recorded, tmp_path, mon
 def test_a_bf16_run_goes_on_in_fp32_where_bf16_is_slow_and_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     train(changed(precision="auto", total_images=8), tmp_path)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    no_bf16(monkeypatch)
     train(changed(precision="auto"), tmp_path)
     said = capsys.readouterr()
     assert "warning: the run began in bf16, which is slow here" in said.out + said.err

@@ -132,6 +132,14 @@ class LossConfig:
     """temperature of the contrastive loss"""
     contrastive_places: int = 128
     """random places a level that are compared"""
+    contrastive_negatives: Literal["image", "batch"] = "image"
+    """what a generated patch must not resemble: other places of its real image, or the same place of the
+    batch's other real images"""
+    fake_class_weights: bool = False
+    """class weights on the discriminator's loss of generated images, too"""
+    diversity_space: Literal["pixels", "features"] = "pixels"
+    """where the diversity loss compares two images: their pixels, or the backbone's conditioned features,
+    in which two unrelated real images are about 1.13 apart"""
     diversity_weight: float = 10.0
     """weight of the diversity loss"""
     diversity_threshold: float = 0.15
@@ -159,8 +167,8 @@ class TrainingConfig:
     ema_images: int = 32_000
     """half-life of the generator's moving average, in pictures (shortened at the start)"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """arithmetic of the forward passes; `auto`: bf16 on GPUs with bf16 matrix units and on CPUs with AMX,
-    otherwise fp32"""
+    """arithmetic of the forward passes; `auto`: bf16 on GPUs and CPUs with bf16 units (AMX or
+    AVX512-BF16), otherwise fp32"""
     compile: bool = False
     """compile the networks (torch.compile): minutes at the start, then shorter steps; for long GPU runs"""
     accumulate: int = 1
@@ -227,6 +235,17 @@ class Recipe:
         for name in self.discriminator.augmentation:
             if name not in AUGMENTATIONS:
                 raise ValueError(f"discriminator.augmentation={name}: use some of {', '.join(AUGMENTATIONS)}")
+        if self.losses.diversity_space == "features" and self.losses.diversity_weight:
+            if self.discriminator.kind == "oasis":
+                raise ValueError(
+                    "losses.diversity_space=features: discriminator.kind=oasis has no backbone features; use "
+                    "losses.diversity_space pixels"
+                )
+            if self.discriminator.conditioning == "none":
+                raise ValueError(
+                    "losses.diversity_space=features: the features have no common scale with "
+                    "discriminator.conditioning=none; use calibrated"
+                )
         if self.generator.kind == "spade" and self.losses.diversity_weight:
             raise ValueError(
                 f"losses.diversity_weight={self.losses.diversity_weight}: generator.kind=spade knows no "
@@ -248,7 +267,8 @@ class Recipe:
                 "discriminator.nonlinearity",
                 "training.recompute_backbone",
             )
-            fields += tuple(f"losses.contrastive_{name}" for name in ("weight", "temperature", "places"))
+            names = ("weight", "temperature", "places", "negatives")
+            fields += tuple(f"losses.contrastive_{name}" for name in names)
             unread["the OASIS discriminator has no backbone features"] = fields
         if self.generator.kind == "dpsims":
             unread["it belongs to the generators `oasis` and `spade`"] = ("generator.hidden_channels",)
@@ -268,7 +288,8 @@ class Recipe:
         if self.generator.kind == "spade":
             unread["the generator `spade` knows no noise"] = ("generator.noise_channels",)
         if not self.losses.diversity_weight:
-            fields = ("losses.diversity_threshold", "losses.diversity_fraction")
+            names = ("space", "threshold", "fraction")
+            fields = tuple(f"losses.diversity_{name}" for name in names)
             unread["losses.diversity_weight=0"] = fields
         if not self.discriminator.augmentation:
             fields = ("discriminator.augmentation_probability",)

@@ -9,6 +9,8 @@ combination with the contrastive and diversity terms, Berrada et al. 2024.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -81,13 +83,18 @@ def fake_loss(
     label: Int[Tensor, "b h w"],
     gamma: float = 0.0,
     counts: Int[Tensor, " k"] | None = None,
+    weighted: bool = False,
 ) -> Float[Tensor, ""]:
-    """mean FL(p, 0) over labelled pixels: the discriminator's loss on generated pictures. counts: as in
-    `real_loss`."""
-    labelled = label != logits.shape[1] - 1
-    pixels = labelled.sum() if counts is None else counts.sum()
+    """mean FL(p, 0) over labelled pixels: the discriminator's loss on generated images.
+
+    weighted: with the class weights of `real_loss`; OASIS has them on the real term only. counts: as in
+    `real_loss`.
+    """
+    num_classes = logits.shape[1] - 1
+    counts = class_counts(label, num_classes) if counts is None else counts
+    weight = class_weights(label, counts) if weighted else label != num_classes
     loss = focal(logits, torch.zeros_like(label), gamma)
-    return (loss * labelled).sum() / pixels.clamp_min(1)
+    return (loss * weight).sum() / counts.sum().clamp_min(1)
 
 
 def contrastive_loss(
@@ -96,22 +103,26 @@ def contrastive_loss(
     places: int,
     temperature: float,
     rng: torch.Generator | None = None,
+    negatives: str = "image",
 ) -> Float[Tensor, ""]:
-    """Patch-level InfoNCE between feature pyramids of generated and real pictures of the same label maps.
+    """Patch-level InfoNCE between feature pyramids of generated and real images of the same label maps.
 
-    Query: the generated picture's feature at a place; positive: the real one's at the same place;
-    negatives: the real one's at other places of the same picture. fake, real: levels (b, c, h, w); `places`
-    random places a level.
+    Query: the generated image's feature at a place; positive: the real one's at the same place. fake, real:
+    levels (b, c, h, w); `places` random places a level. negatives: `image`, the real one's features at other
+    places of the same image; `batch`, those of the batch's other real images at the same place, so that a
+    feature of the place alone gains nothing.
     """
     terms = []
     for f, r in zip(fake, real, strict=True):
         count = f.shape[2] * f.shape[3]
-        if count < 2:
+        if (f.shape[0] if negatives == "batch" else count) < 2:
             continue
         chosen = to_device(torch.randperm(count, generator=rng)[:places], f.device)
         query, key = (
             F.normalize(rearrange(x.float(), "b c h w -> b (h w) c")[:, chosen], dim=2) for x in (f, r)
         )
+        if negatives == "batch":
+            query, key = query.transpose(0, 1), key.transpose(0, 1)
         similarity = torch.einsum("bic,bjc->bij", query, key) / temperature
         target = torch.arange(similarity.shape[1], device=f.device).expand(similarity.shape[0], -1)
         terms.append(F.cross_entropy(similarity.flatten(0, 1), target.flatten()))
@@ -119,8 +130,8 @@ def contrastive_loss(
 
 
 def diversity_loss(
-    first: Float[Tensor, "b 3 h w"],
-    second: Float[Tensor, "b 3 h w"],
+    first: Sequence[Float[Tensor, "b c h w"]],
+    second: Sequence[Float[Tensor, "b c h w"]],
     noise_first: Float[Tensor, "b n d"],
     noise_second: Float[Tensor, "b n d"],
     threshold: float,
@@ -128,8 +139,10 @@ def diversity_loss(
     """max(0, threshold - d(G(z1, y), G(z2, y)) / d(z1, z2)), d the mean absolute difference, for pairs of
     one label map.
 
-    The hinge cuts it off, so that it does not explode once pictures differ enough.
+    first, second: what is compared, the images themselves or levels of their features, which count alike. The
+    hinge cuts it off, so that it does not explode once images differ enough.
     """
-    distance = (first - second).abs().float().mean((1, 2, 3))
+    distances = [(a.float() - b.float()).abs().mean((1, 2, 3)) for a, b in zip(first, second, strict=True)]
+    distance = torch.stack(distances).mean(0)
     noise_distance = (noise_first - noise_second).abs().mean((1, 2)).to(distance.device)
     return F.relu(threshold - distance / noise_distance).mean()

@@ -56,6 +56,9 @@ NEW_FIELDS = {
     "generator.downsampling": "strided",
     "generator.padding": "zeros",
     "training.grid_jitter": False,
+    "losses.contrastive_negatives": "image",
+    "losses.diversity_space": "pixels",
+    "losses.fake_class_weights": False,
 }
 
 

@@ -75,12 +75,13 @@ class Fakes(NamedTuple):
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """`auto`: bf16 on GPUs with bf16 matrix units and CPUs with AMX, otherwise fp32."""
+    """`auto`: bf16 on GPUs and CPUs with bf16 units (AMX or AVX512-BF16), otherwise fp32."""
     if name != "auto":
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"  # pyright: ignore[reportPrivateUsage]
+    fast = (torch.cpu._is_amx_tile_supported(), torch.cpu._is_avx512_bf16_supported())  # pyright: ignore
+    return "bf16" if any(fast) else "fp32"
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
@@ -216,10 +217,16 @@ def generator_half(
             config.contrastive_places,
             config.contrastive_temperature,
             torch.Generator().set_state(plan.places),  # the same places in each part
+            config.contrastive_negatives,
         )
     if pairs:
+        compared = features if config.diversity_space == "features" else [fake]
         diversity = diversity_loss(
-            fake[:pairs], fake[size:], noise[:pairs], noise[size:], config.diversity_threshold
+            [x[:pairs] for x in compared],
+            [x[size:] for x in compared],
+            noise[:pairs],
+            noise[size:],
+            config.diversity_threshold,
         )
         terms["diversity"] = pairs / plan.pairs * diversity
     total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
@@ -251,7 +258,7 @@ def discriminator_half(
     gamma, counts = config.focal_gamma, plan.counts
     terms = {
         "real": real_loss(logits_real, batch.label, gamma, config.label_smoothing, counts),
-        "fake": fake_loss(logits_fake, fake.label, gamma, counts),
+        "fake": fake_loss(logits_fake, fake.label, gamma, counts, config.fake_class_weights),
     }
     total = terms["real"] + terms["fake"]
     if plan.coins is not None:
