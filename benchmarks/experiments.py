@@ -52,7 +52,8 @@ from judge import load_judge
 RESULTS = Path("docs/measurements/experiments")
 BY_NETWORK = {"frechet": "Frechet", "kid": "KID", "recall": "recall"}
 FIGURES = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "diversity": "diversity"}
-STORED = ("frechet", "kid", "precision", "recall", *FIGURES, "iou")
+ARTIFACTS = {"texture_lock": "texture lock", "lattice": "lattice", "noise_detail": "noise detail"}
+STORED = ("frechet", "kid", "precision", "recall", *FIGURES, "iou", "artifacts")
 """what of a report is stored, by its keys there"""
 # where files lie, and what follows from the data and the backbone
 NOT_KEPT = ("data.root", "backbone.weights", "generator.num_classes", "discriminator.num_classes")
@@ -362,8 +363,9 @@ def table_lines(found: list[dict[str, Any]], real: dict[str, Any]) -> Iterator[s
     names = list(real["frechet"])
     head = ["variant", "seeds", "images", "minutes"]
     head += [f"{title} ({name})" for title, name in product(BY_NETWORK.values(), names)]
-    yield "| " + " | ".join([*head, *FIGURES.values()]) + " |"
-    yield "|---" * (len(head) + len(FIGURES)) + "|"
+    head += [*FIGURES.values(), *ARTIFACTS.values()]
+    yield "| " + " | ".join(head) + " |"
+    yield "|---" * len(head) + "|"
     for variant in dict.fromkeys(row["variant"] for row in found):
         rows = [row for row in found if row["variant"] == variant]
         images, minutes = (np.mean([row[key] for row in rows]) for key in ("images", "minutes"))
@@ -371,10 +373,12 @@ def table_lines(found: list[dict[str, Any]], real: dict[str, Any]) -> Iterator[s
         for key, name in product(BY_NETWORK, names):
             cells.append(interval([by_network(row, key, name) for row in rows]))
         cells += [interval([row[key] for row in rows]) for key in FIGURES]
+        cells += [interval([artifact(row, key) for row in rows]) for key in ARTIFACTS]
         yield "| " + " | ".join(cells) + " |"
     cells = ["real training images", "", "", ""]
     cells += [number(by_network(real, key, name)) for key, name in product(BY_NETWORK, names)]
-    yield "| " + " | ".join([*cells, *(number(real[key]) for key in FIGURES)]) + " |"
+    cells += [*(number(real[key]) for key in FIGURES), *(number(artifact(real, key)) for key in ARTIFACTS)]
+    yield "| " + " | ".join(cells) + " |"
 
 
 def by_network(row: dict[str, Any], key: str, name: str) -> float | None:
@@ -382,6 +386,12 @@ def by_network(row: dict[str, Any], key: str, name: str) -> float | None:
     if key == "kid":
         return row["kid"][name]["value"] if "kid" in row else None
     return row[key][name]
+
+
+def artifact(row: dict[str, Any], key: str) -> float | None:
+    """A stored artifact; None in a file from before they were stored, and for two noises of real images."""
+    value = row.get("artifacts", {}).get(key)
+    return value["generated"] if isinstance(value, dict) else value
 
 
 def interval(values: list[float | None]) -> str:

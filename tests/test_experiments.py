@@ -212,13 +212,21 @@ def test_the_table_holds_means_and_their_intervals(experiments):
     def kid(value: float) -> dict:
         return {"net": {"value": value, "std": None}}
 
-    rows = [row("a", 1.0, kid=kid(0.125)), row("a", 3.0, kid=kid(0.125))]
-    rows += [row("b", 4.0, kernel=None)]  # from before KID was stored
-    lines = list(experiments.table_lines(rows, row("real", 0.5, kid=kid(-0.25))))
+    def artifacts(lock: float, real: float | None) -> dict:
+        own = {"texture_lock": lock, "lattice": 0.125, "noise_detail": None if real is None else 0.75}
+        return own if real is None else {k: {"generated": v, "real": real} for k, v in own.items()}
+
+    rows = [row("a", 1.0, kid=kid(0.125), artifacts=artifacts(0.25, 0.5))]
+    rows += [row("a", 3.0, kid=kid(0.125), artifacts=artifacts(0.25, 0.5))]
+    rows += [row("b", 4.0, kernel=None)]  # from before KID and artifacts were stored
+    real = row("real", 0.5, kid=kid(-0.25), artifacts=artifacts(0.125, None))
+    lines = list(experiments.table_lines(rows, real))
     assert lines[0].startswith(
         "| variant | seeds | images | minutes | Frechet (net) | KID (net) | recall (net)"
     )
     # two values 2 apart: t is 12.706, the standard error 1
     assert lines[2].startswith("| a | 2 | 100 | 2.0 | 2 +- 12.7 | 0.125 +- 0 | 0.5 +- 0 | 0.25 +- 0 |")
-    assert lines[3] == "| b | 1 | 100 | 2.0 | 4 | - | 0.5 | 0.25 | 0.5 | - |"
-    assert lines[4] == "| real training images |  |  |  | 0.5 | -0.25 | 0.5 | 0.25 | 0.5 | - |"
+    assert lines[2].endswith("| 0.25 +- 0 | 0.125 +- 0 | 0.75 +- 0 |")
+    assert lines[3] == "| b | 1 | 100 | 2.0 | 4 | - | 0.5 | 0.25 | 0.5 | - | - | - | - |"
+    assert lines[4].startswith("| real training images |  |  |  | 0.5 | -0.25 | 0.5 | 0.25 | 0.5 | - |")
+    assert lines[4].endswith("| 0.125 | 0.125 | - |")
