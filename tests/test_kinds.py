@@ -134,3 +134,13 @@ def test_the_watch_on_real_pictures_changes_nothing_and_sees_what_is_there():
     assert found == pytest.approx(sum(right) / len(right), abs=1e-5)
     unlabelled = [Batch(image, torch.full_like(label, 3))]
     assert math.isnan(real_probability(discriminator, unlabelled, "fp32"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "fix"), [("kind", "oasis", "pixels"), ("conditioning", "none", "calibrated")]
+)
+def test_diversity_in_features_without_comparable_features_is_refused(field, value, fix):
+    recipe = recipe_of("dpsims", "dpsims", diversity_space="features", diversity_weight=10.0)
+    setattr(recipe.discriminator, field, value)
+    with pytest.raises(ValueError, match=rf"losses\.diversity_space=features: .*{value}.* use .*{fix}"):
+        recipe.check()

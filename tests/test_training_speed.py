@@ -1,6 +1,7 @@
 """What makes a step short and small, and that it changes no figure."""
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from dpsims.augmentation import augment
 from dpsims.config import (
     AUGMENTATIONS,
     BackboneConfig,
@@ -17,12 +19,14 @@ from dpsims.config import (
     Recipe,
 )
 from dpsims.data import Batch
+from dpsims.losses import diversity_loss
 from dpsims.models.backbones import Backbone, load_backbone
 from dpsims.models.discriminator import Discriminator
 from dpsims.models.generator import Generator
 from dpsims.training import loop
 from dpsims.training.memory import blocks, in_bf16, recompute
 from dpsims.training.networks import Networks, compile_parts
+from dpsims.training.steps import make_plan
 from dpsims.training.transfers import MOST, OnItsWay, Rows
 
 K = 3
@@ -57,8 +61,10 @@ def a_batch(size: int = 5, device: str = "cpu") -> Batch:
     return Batch(image.to(device, memory_format=torch.channels_last), label.to(device))
 
 
-def step(of: Networks, batch: Batch, precision: str = "fp32", parts: int = 1) -> dict[str, torch.Tensor]:
-    terms, measures = of.step(batch, LOSSES, precision, torch.Generator().manual_seed(1), parts)
+def step(
+    of: Networks, batch: Batch, precision: str = "fp32", parts: int = 1, losses: LossConfig = LOSSES
+) -> dict[str, torch.Tensor]:
+    terms, measures = of.step(batch, losses, precision, torch.Generator().manual_seed(1), parts)
     return terms | measures
 
 
@@ -68,9 +74,15 @@ def gradients(of: Networks) -> dict[str, torch.Tensor]:
     return {name: p.grad for name, p in named if p.grad is not None}
 
 
+IN_FEATURES = dataclasses.replace(
+    LOSSES, diversity_space="features", diversity_threshold=5.0, fake_class_weights=True
+)
+
+
+@pytest.mark.parametrize("losses", [LOSSES, IN_FEATURES])
 @pytest.mark.parametrize("augmentation", [(), AUGMENTATIONS])
 @pytest.mark.parametrize("parts", [2, 5])
-def test_the_parts_of_a_batch_add_up_to_its_step(parts, augmentation):
+def test_the_parts_of_a_batch_add_up_to_its_step(parts, augmentation, losses):
     whole = networks(augmentation=augmentation)
     whole.discriminator.eval()  # spectral norms move in each pass, and parts have more passes
     divided = copy.deepcopy(whole)
@@ -78,7 +90,7 @@ def test_the_parts_of_a_batch_add_up_to_its_step(parts, augmentation):
     batch.label[1:] = batch.label[1:].clamp(max=K - 1)
     batch.label[0, :12] = 0  # parts in which classes are not as frequent, and fewer pixels labelled
     batch.label[0, 12:] = K
-    terms, others = step(whole, batch), step(divided, batch, parts=parts)
+    terms, others = step(whole, batch, losses=losses), step(divided, batch, parts=parts, losses=losses)
     assert terms.keys() == others.keys()
     for name, term in terms.items():
         torch.testing.assert_close(others[name], term, rtol=1e-4, atol=1e-6, msg=name)
@@ -87,6 +99,21 @@ def test_the_parts_of_a_batch_add_up_to_its_step(parts, augmentation):
     for name, gradient in expected.items():
         scale = gradient.abs().max().item()
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-3 * scale + 1e-7, msg=name)
+
+
+def test_diversity_in_features_compares_what_the_discriminator_sees():
+    parts, batch = networks(augmentation=AUGMENTATIONS), a_batch(2)
+    generator, discriminator = parts.generator, parts.discriminator
+    random = torch.Generator().manual_seed(1)
+    plan = make_plan(generator, discriminator, batch, IN_FEATURES, random)
+    with torch.no_grad():
+        first, second = (
+            discriminator.features(augment(generator(batch.label[:1], noise), plan.changes[:1]))
+            for noise in (plan.noise[:1], plan.noise[2:])
+        )
+        expected = diversity_loss(first, second, plan.noise[:1], plan.noise[2:], 5.0)
+    assert 0 < expected.item() < 5
+    torch.testing.assert_close(step(parts, batch, losses=IN_FEATURES)["diversity"], expected)
 
 
 def on_meta(kind: str, conditioning: str) -> Networks:
