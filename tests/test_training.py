@@ -26,7 +26,7 @@ from dpsims.config import (
 )
 from dpsims.models.generator import Generator
 from dpsims.plain import to_dict
-from dpsims.training import TrainingStopped, train
+from dpsims.training import TrainingStopped, log, train
 from dpsims.training.ema import GeneratorAverage, reestimate_batchnorm
 from dpsims.training.log import HISTORY, Health
 from dpsims.training.steps import pick_precision
@@ -333,3 +333,11 @@ def test_a_run_of_an_earlier_version_is_refused_as_such(tmp_path: Path):
     (run / "recipe.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(ValueError, match=r"no data\.rare_crop: it was begun with an earlier version"):
         train(changed(total_images=12), run)
+
+
+def test_the_time_left_is_by_the_clock_of_the_rows(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(log, "PLAIN_SECONDS", -1)  # every row is said
+    logger = log.Logger(tmp_path, 100, 100_000, seconds_before=50.0, seconds_left=610.0)
+    logger.row({"images": 120, "seconds": 60.0, "loss_pixel": 1.0})  # no time by the wall
+    logger.close()
+    assert "120/100000 images, 2.0 images/s, 10 min left: pixel 1.000" in capsys.readouterr().err

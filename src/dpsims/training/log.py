@@ -51,17 +51,20 @@ class Health:
 class Logger:
     """log.jsonl (a row per logged step), TensorBoard, and progress with images/s and time left.
 
-    seconds_left: what is left of `training.max_minutes`; infinite where there is no such limit.
+    seconds_before: of training so far, by the clock of the rows; seconds_left: what is left of
+    `training.max_minutes` by the same clock, infinite where there is no such limit.
     """
 
-    def __init__(self, run: Path, images_seen: int, total_images: int, seconds_left: float) -> None:
+    def __init__(
+        self, run: Path, images_seen: int, total_images: int, seconds_before: float, seconds_left: float
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         # line-buffered: what a killed run has done stays readable
         self.file = (run / "log.jsonl").open("a", buffering=1, encoding="utf-8")
         self.board = SummaryWriter(run / "tensorboard", purge_step=images_seen)
         self.first, self.total, self.seconds_left = images_seen, total_images, seconds_left
-        self.started = self.printed = time.monotonic()
+        self.seconds_before, self.printed = seconds_before, time.monotonic()
         self.console = Console(stderr=True)
         columns = (BarColumn(), TextColumn("{task.description}"))
         self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
@@ -70,7 +73,7 @@ class Logger:
 
     def row(self, row: dict[str, Any]) -> None:
         self.file.write(json.dumps(row) + "\n")
-        images, elapsed = row["images"], time.monotonic() - self.started
+        images, elapsed = row["images"], row["seconds"] - self.seconds_before
         for name, value in row.items():
             if isinstance(value, float):
                 self.board.add_scalar(name, value, images)

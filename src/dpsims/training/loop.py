@@ -104,7 +104,7 @@ def train(recipe: Recipe, out: str | Path, notes: Sequence[str] = ()) -> Path:
 
     batches = training_batches(source, recipe.data, settings.batch_size, settings.seed, images_seen)
     seconds_left = settings.max_minutes * 60 - seconds_before if settings.max_minutes else math.inf
-    log = Logger(run, images_seen, settings.total_images, seconds_left)
+    log = Logger(run, images_seen, settings.total_images, seconds_before, seconds_left)
     if other_order:
         log.say(
             "note: the pairs are others than before, or come in another order (files and shards have their "
