@@ -96,20 +96,19 @@ class Training:
     @property
     def fields(self) -> dict[str, Any]:
         """All settings that the training has, by `section.field`; where its files are is left out."""
-        plain = to_dict(self.config)
-        fields = {f"{section}.{name}": v for section, values in plain.items() for name, v in values.items()}
-        return {key: value for key, value in fields.items() if key not in NOT_KEPT}
+        return {key: value for key, value in fields_of(self.config).items() if key not in NOT_KEPT}
 
     def refuse_others(self, file: Path) -> None:
         """SystemExit where the file is there and records another training than this."""
         if not file.exists():
             return
-        there, here = read_json(file)["fields"], self.fields
-        for key in there.keys() & here.keys():  # a field that came later had its default
-            if there[key] != here[key]:
+        there, default = read_json(file)["fields"], fields_of(Recipe())
+        for key, here in self.fields.items():
+            before = there.get(key, default[key])  # a field that came later had its default
+            if before != here:
                 raise SystemExit(
-                    f"error: {file}: made with {key}={there[key]}, not {here[key]}; delete it (and the "
-                    "training's folder), or undo the change"
+                    f"error: {file}: made with {key}={before}, not {here}; delete it (and the training's "
+                    "folder), or undo the change"
                 )
 
     def folder(self, out: Path) -> Path:
@@ -124,6 +123,13 @@ class Training:
         program = [str(Path(__file__).with_name("core_time.py"))] if core_time else ["-m", "dpsims.cli"]
         train = [sys.executable, *program, "train", self.recipe, "--data", str(data)]
         return [*train, "--out", str(self.folder(out)), *options]
+
+
+def fields_of(recipe: Recipe) -> dict[str, Any]:
+    """Every setting by `section.field`, as JSON has it."""
+    return {
+        f"{section}.{name}": v for section, values in to_dict(recipe).items() for name, v in values.items()
+    }
 
 
 def plain(value: Any) -> str:

@@ -33,13 +33,13 @@ def test_options_win_over_the_recipe(monkeypatch: pytest.MonkeyPatch, dpsims: Ru
         monkeypatch, dpsims, "folder", "--data", "photos", "--data.flip", "false",
         "--generator.channels", "4,8",
         "--backbone.levels", "[0, 2]", "--training.batch_size", 3, "--losses.focal_gamma", 1,
-        "--discriminator.conditioning", "none",
+        "--discriminator.conditioning", "batch",
     )  # fmt: skip
     assert out == Path("runs/folder")
     assert recipe.data.root == "photos" and recipe.data.flip is False
     assert recipe.generator.channels == (4, 8) and recipe.backbone.levels == (0, 2)
     assert recipe.training.batch_size == 3 and recipe.losses.focal_gamma == 1.0
-    assert recipe.discriminator.conditioning == "none"
+    assert recipe.discriminator.conditioning == "batch"
     assert recipe.backbone.name == load_recipe("folder").backbone.name  # not given: the recipe's
 
 

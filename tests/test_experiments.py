@@ -54,9 +54,15 @@ def test_results_of_other_settings_or_instruments_are_refused(experiments, tmp_p
     training = experiments.Training("some", "a", 0, "camvid", {"training.batch_size": 4})
     file = tmp_path / "a-0.json"
     training.refuse_others(file)  # nothing there
-    file.write_text(json.dumps({"fields": {"training.batch_size": 4, "training.gone": 1}}))
+    fields = {**training.fields, "training.gone": 1}
+    file.write_text(json.dumps({"fields": fields}))
     training.refuse_others(file)
-    file.write_text(json.dumps({"fields": {"training.batch_size": 8}}))
+    # a field that came later: its default, which the recipe no longer has
+    del fields["generator.pixel_noise"]
+    file.write_text(json.dumps({"fields": fields}))
+    with pytest.raises(SystemExit, match="made with generator.pixel_noise=False, not True; delete it"):
+        training.refuse_others(file)
+    file.write_text(json.dumps({"fields": {**training.fields, "training.batch_size": 8}}))
     with pytest.raises(SystemExit, match="made with training.batch_size=8, not 4; delete it"):
         training.refuse_others(file)
 
@@ -195,7 +201,7 @@ def test_seeds_come_round_after_round_and_settings_on_top(experiments, tmp_path)
         ("a-1", 4),
         ("b_b-1", 2),
     ]
-    command = found[2].command(Path("data"), {"mobilenet_v2": "file"}, Path("runs"))
+    command = found[2].command(Path("data"), {"tf_efficientnet_lite0": "file"}, Path("runs"))
     assert command[3:] == [
         *("train", "camvid", "--data", "data", "--out", "runs/some/b_b-1", "--training.batch_size", "2"),
         *("--training.seed", "1", "--backbone.weights", "file"),

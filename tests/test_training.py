@@ -1,6 +1,8 @@
 import dataclasses
+import itertools
 import json
 import math
+import re
 import shutil
 import signal
 import subprocess
@@ -26,7 +28,7 @@ from dpsims.config import (
 )
 from dpsims.models.generator import Generator
 from dpsims.plain import to_dict
-from dpsims.training import TrainingStopped, log, train
+from dpsims.training import TrainingStopped, log, loop, train
 from dpsims.training.ema import GeneratorAverage, reestimate_batchnorm
 from dpsims.training.log import HISTORY, Health
 from dpsims.training.steps import pick_precision
@@ -110,6 +112,15 @@ def no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cpu, name, lambda: False)
 
 
+def test_auto_takes_bf16_where_the_cpu_has_units_for_it(monkeypatch):
+    no_bf16(monkeypatch)
+    assert pick_precision("auto", torch.device("cpu")) == "fp32"
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.cpu, name, lambda: True)
+            assert pick_precision("auto", torch.device("cpu")) == "bf16"
+
+
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_resumed_run_keeps_the_precision_it_began_with(recorded, tmp_path, monkeypatch):
     no_bf16(monkeypatch)
@@ -153,7 +164,7 @@ def test_a_run_whose_minutes_are_over_says_so(finished, tmp_path, capsys):
 
 
 def test_another_recipe_in_the_same_folder_is_refused(finished):
-    with pytest.raises(ValueError, match="training.batch_size=4, not 2; choose another --out"):
+    with pytest.raises(ValueError, match="holds a run with training.batch_size=4, not 2"):
         train(changed(batch_size=2), finished)
 
 
@@ -335,9 +346,11 @@ def test_a_run_of_an_earlier_version_is_refused_as_such(tmp_path: Path):
         train(changed(total_images=12), run)
 
 
-def test_the_time_left_is_by_the_clock_of_the_rows(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(log, "PLAIN_SECONDS", -1)  # every row is said
-    logger = log.Logger(tmp_path, 100, 100_000, seconds_before=50.0, seconds_left=610.0)
-    logger.row({"images": 120, "seconds": 60.0, "loss_pixel": 1.0})  # no time by the wall
-    logger.close()
-    assert "120/100000 images, 2.0 images/s, 10 min left: pixel 1.000" in capsys.readouterr().err
+def test_the_time_left_is_by_the_clock_of_the_loop(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(log, "PLAIN_SECONDS", -1)  # every row is printed
+    ticks = itertools.count(step=10)  # seconds between two looks, none by the wall
+    monkeypatch.setattr(loop, "clock", lambda: float(next(ticks)))
+    train(changed(max_minutes=60.0), tmp_path)
+    said = " ".join(capsys.readouterr().err.split())
+    speeds = [float(x) for x in re.findall(r" images, ([\d.]+) images/s, \d+ min left", said)]
+    assert len(speeds) == 4 and max(speeds) < 0.5  # the first row, too

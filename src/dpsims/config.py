@@ -132,18 +132,16 @@ class LossConfig:
     """temperature of the contrastive loss"""
     contrastive_places: int = 128
     """random places a level that are compared"""
-    contrastive_negatives: Literal["image", "batch"] = "image"
-    """what a generated patch must not resemble: other places of its real image, or the same place of the
-    batch's other real images"""
     fake_class_weights: bool = False
     """class weights on the discriminator's loss of generated images, too"""
     diversity_space: Literal["pixels", "features"] = "pixels"
-    """where the diversity loss compares two images: their pixels, or the backbone's conditioned features,
-    in which two unrelated real images are about 1.13 apart"""
+    """where the diversity loss compares two images: their pixels, or the backbone's conditioned features as
+    the discriminator sees them (after augmentation)"""
     diversity_weight: float = 10.0
     """weight of the diversity loss"""
     diversity_threshold: float = 0.15
-    """distance of two pictures, relative to their noises' distance, above which they are diverse enough"""
+    """distance of two pictures, relative to their noises' distance, above which they are diverse enough; in
+    features, unrelated images are at about 1 or less"""
     diversity_fraction: float = 0.25
     """share of a batch's label maps that are generated twice, with two noises, for the diversity loss"""
     labelmix_weight: float = 0.0
@@ -236,15 +234,15 @@ class Recipe:
             if name not in AUGMENTATIONS:
                 raise ValueError(f"discriminator.augmentation={name}: use some of {', '.join(AUGMENTATIONS)}")
         if self.losses.diversity_space == "features" and self.losses.diversity_weight:
-            if self.discriminator.kind == "oasis":
+            reasons = {
+                "kind=oasis has no backbone features": self.discriminator.kind == "oasis",
+                "conditioning=none leaves features of no common scale": self.discriminator.conditioning
+                == "none",
+            }
+            for reason in (reason for reason, holds in reasons.items() if holds):
                 raise ValueError(
-                    "losses.diversity_space=features: discriminator.kind=oasis has no backbone features; use "
-                    "losses.diversity_space pixels"
-                )
-            if self.discriminator.conditioning == "none":
-                raise ValueError(
-                    "losses.diversity_space=features: the features have no common scale with "
-                    "discriminator.conditioning=none; use calibrated"
+                    f"losses.diversity_space=features: discriminator.{reason}; use losses.diversity_space "
+                    "pixels with a losses.diversity_threshold of about 0.25, or losses.diversity_weight 0"
                 )
         if self.generator.kind == "spade" and self.losses.diversity_weight:
             raise ValueError(
@@ -267,8 +265,7 @@ class Recipe:
                 "discriminator.nonlinearity",
                 "training.recompute_backbone",
             )
-            names = ("weight", "temperature", "places", "negatives")
-            fields += tuple(f"losses.contrastive_{name}" for name in names)
+            fields += tuple(f"losses.contrastive_{name}" for name in ("weight", "temperature", "places"))
             unread["the OASIS discriminator has no backbone features"] = fields
         if self.generator.kind == "dpsims":
             unread["it belongs to the generators `oasis` and `spade`"] = ("generator.hidden_channels",)

@@ -73,7 +73,7 @@ def check_start(out: Path, recipe: Recipe) -> None:
     """ValueError for what would end the training: another run in `out`, missing weights of the backbone."""
     space = LabelSpace.named(recipe.data.source)
     if changed := differing_settings(out, recipe.resolved(space.num_classes)):
-        raise ValueError(f"{out}: holds a run with {changed[0]}; remove it, or choose another --out")
+        raise ValueError(f"{out}: holds a run with {', '.join(changed)}; remove it, or choose another --out")
     load_backbone(recipe.backbone)  # its error names the extra `backbones`
 
 

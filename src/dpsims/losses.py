@@ -103,26 +103,22 @@ def contrastive_loss(
     places: int,
     temperature: float,
     rng: torch.Generator | None = None,
-    negatives: str = "image",
 ) -> Float[Tensor, ""]:
     """Patch-level InfoNCE between feature pyramids of generated and real images of the same label maps.
 
-    Query: the generated image's feature at a place; positive: the real one's at the same place. fake, real:
-    levels (b, c, h, w); `places` random places a level. negatives: `image`, the real one's features at other
-    places of the same image; `batch`, those of the batch's other real images at the same place, so that a
-    feature of the place alone gains nothing.
+    Query: the generated image's feature at a place; positive: the real one's at the same place;
+    negatives: the real one's at other places of the same image. fake, real: levels (b, c, h, w); `places`
+    random places a level.
     """
     terms = []
     for f, r in zip(fake, real, strict=True):
         count = f.shape[2] * f.shape[3]
-        if (f.shape[0] if negatives == "batch" else count) < 2:
+        if count < 2:
             continue
         chosen = to_device(torch.randperm(count, generator=rng)[:places], f.device)
         query, key = (
             F.normalize(rearrange(x.float(), "b c h w -> b (h w) c")[:, chosen], dim=2) for x in (f, r)
         )
-        if negatives == "batch":
-            query, key = query.transpose(0, 1), key.transpose(0, 1)
         similarity = torch.einsum("bic,bjc->bij", query, key) / temperature
         target = torch.arange(similarity.shape[1], device=f.device).expand(similarity.shape[0], -1)
         terms.append(F.cross_entropy(similarity.flatten(0, 1), target.flatten()))
@@ -139,7 +135,7 @@ def diversity_loss(
     """max(0, threshold - d(G(z1, y), G(z2, y)) / d(z1, z2)), d the mean absolute difference, for pairs of
     one label map.
 
-    first, second: what is compared, the images themselves or levels of their features, which count alike. The
+    first, second: what is compared, the images themselves or levels of their features, weighted equally. The
     hinge cuts it off, so that it does not explode once images differ enough.
     """
     distances = [(a.float() - b.float()).abs().mean((1, 2, 3)) for a, b in zip(first, second, strict=True)]

@@ -51,8 +51,8 @@ class Health:
 class Logger:
     """log.jsonl (a row per logged step), TensorBoard, and progress with images/s and time left.
 
-    seconds_before: of training so far, by the clock of the rows; seconds_left: what is left of
-    `training.max_minutes` by the same clock, infinite where there is no such limit.
+    seconds_before: training time before this start, in the clock that rows use; seconds_left: what is left
+    of `training.max_minutes` in the same clock, infinite where there is no such limit.
     """
 
     def __init__(

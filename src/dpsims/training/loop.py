@@ -56,7 +56,6 @@ NEW_FIELDS = {
     "generator.downsampling": "strided",
     "generator.padding": "zeros",
     "training.grid_jitter": False,
-    "losses.contrastive_negatives": "image",
     "losses.diversity_space": "pixels",
     "losses.fake_class_weights": False,
 }
@@ -194,7 +193,8 @@ def train(recipe: Recipe, out: str | Path, notes: Sequence[str] = ()) -> Path:
             average.update(generator, settings.batch_size, images_seen)
 
             if (images_seen // settings.batch_size) % settings.log_steps == 0:
-                row: dict[str, Any] = {"images": images_seen, "seconds": round(minutes * 60, 3)}
+                seconds = seconds_before + clock() - started
+                row: dict[str, Any] = {"images": images_seen, "seconds": round(seconds, 3)}
                 waiting.add(row, {f"loss_{k}": v for k, v in terms.items()} | measures)
             write_rows()
             if _due(images_seen, settings.batch_size, settings.grid_images):
@@ -234,7 +234,9 @@ def claim_run(run: Path, recipe: Recipe) -> Path | None:
     """
     file, found = run / "recipe.yaml", checkpoint.checkpoints(run)
     if changed := differing_settings(run, recipe):
-        raise ValueError(f"{run}: holds a run with {changed[0]}; choose another --out")
+        raise ValueError(
+            f"{run}: holds a run with {', '.join(changed)}; resume with its settings, or choose another --out"
+        )
     try:
         (run / "grids").mkdir(parents=True, exist_ok=True)
         write_whole(file, yaml.safe_dump(to_dict(recipe), sort_keys=False).encode())
@@ -274,8 +276,10 @@ def _changes(before: dict[str, Any], recipe: Recipe) -> list[str]:
         old = before.get(key)
         # a file of weights may have moved
         moved = key.endswith("backbone.weights") and {old, new}.isdisjoint({"pretrained", "random"})
-        if key not in before and NEW_FIELDS.get(key, ...) != new:
+        if key not in before and key not in NEW_FIELDS:
             changed.append(f"no {key}: it was begun with an earlier version")
+        elif key not in before and NEW_FIELDS[key] != new:
+            changed.append(f"{key}={NEW_FIELDS[key]}, not {new}")
         elif key in before and old != new and key not in MAY_CHANGE and not moved:
             changed.append(f"{key}={old}, not {new}")
     return changed

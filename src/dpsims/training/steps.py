@@ -217,7 +217,6 @@ def generator_half(
             config.contrastive_places,
             config.contrastive_temperature,
             torch.Generator().set_state(plan.places),  # the same places in each part
-            config.contrastive_negatives,
         )
     if pairs:
         compared = features if config.diversity_space == "features" else [fake]
