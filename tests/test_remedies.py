@@ -173,7 +173,7 @@ def test_a_run_begun_without_the_fields_resumes_with_them_off_only(tmp_path: Pat
         del values["generator"][name]
     del values["training"]["grid_jitter"]
     (run / "recipe.yaml").write_text(yaml.safe_dump(values))
-    with pytest.raises(ValueError, match=r"no generator\.padding"):
+    with pytest.raises(ValueError, match=r"holds a run with generator\.padding=zeros, not replicate"):
         train(recipe(8, padding="replicate"), run)
     assert len(losses(train(recipe(8), run))) == 2
 
