@@ -45,6 +45,7 @@ from dpsims.measuring import Bench
 from dpsims.plain import to_dict
 from dpsims.recipes import load_recipe
 from dpsims.synthesis import Synthesizer
+from dpsims.training.loop import flat_settings
 from dpsims.writing import write_png, write_whole
 from judge import NAME as JUDGE
 from judge import load_judge
@@ -96,13 +97,14 @@ class Training:
     @property
     def fields(self) -> dict[str, Any]:
         """All settings that the training has, by `section.field`; where its files are is left out."""
-        return {key: value for key, value in fields_of(self.config).items() if key not in NOT_KEPT}
+        fields = flat_settings(to_dict(self.config))
+        return {key: value for key, value in fields.items() if not key.startswith(NOT_KEPT)}
 
     def refuse_others(self, file: Path) -> None:
         """SystemExit where the file is there and records another training than this."""
         if not file.exists():
             return
-        there, default = read_json(file)["fields"], fields_of(Recipe())
+        there, default = read_json(file)["fields"], flat_settings(to_dict(Recipe()))
         for key, here in self.fields.items():
             before = there.get(key, default[key])  # a field that came later had its default
             if before != here:
@@ -123,13 +125,6 @@ class Training:
         program = [str(Path(__file__).with_name("core_time.py"))] if core_time else ["-m", "dpsims.cli"]
         train = [sys.executable, *program, "train", self.recipe, "--data", str(data)]
         return [*train, "--out", str(self.folder(out)), *options]
-
-
-def fields_of(recipe: Recipe) -> dict[str, Any]:
-    """Every setting by `section.field`, as JSON has it."""
-    return {
-        f"{section}.{name}": v for section, values in to_dict(recipe).items() for name, v in values.items()
-    }
 
 
 def plain(value: Any) -> str:

@@ -234,12 +234,12 @@ class Recipe:
             if name not in AUGMENTATIONS:
                 raise ValueError(f"discriminator.augmentation={name}: use some of {', '.join(AUGMENTATIONS)}")
         if self.losses.diversity_space == "features" and self.losses.diversity_weight:
-            reasons = {
-                "kind=oasis has no backbone features": self.discriminator.kind == "oasis",
-                "conditioning=none leaves features of no common scale": self.discriminator.conditioning
-                == "none",
-            }
-            for reason in (reason for reason, holds in reasons.items() if holds):
+            reason = None
+            if self.discriminator.kind == "oasis":
+                reason = "kind=oasis has no backbone features"
+            elif self.discriminator.conditioning == "none":
+                reason = "conditioning=none leaves features of no common scale"
+            if reason is not None:
                 raise ValueError(
                     f"losses.diversity_space=features: discriminator.{reason}; use losses.diversity_space "
                     "pixels with a losses.diversity_threshold of about 0.25, or losses.diversity_weight 0"

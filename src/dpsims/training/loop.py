@@ -139,12 +139,15 @@ def train(recipe: Recipe, out: str | Path, notes: Sequence[str] = ()) -> Path:
             health.check(row)
             log.row(row)
 
+    def seconds_trained() -> float:
+        return seconds_before + clock() - started
+
     def save() -> None:
         write_rows(
             every=True
         )  # before a checkpoint of networks that are no numbers could push out a good one
         labels = (b.label for b in whole_pictures(source, recipe, device, BATCHNORM_IMAGES))
-        seconds = seconds_before + clock() - started
+        seconds = seconds_trained()
         model = checkpoint.Model(
             reestimate_batchnorm(average.average, labels),
             source.space,
@@ -178,8 +181,7 @@ def train(recipe: Recipe, out: str | Path, notes: Sequence[str] = ()) -> Path:
 
     try:
         while images_seen < settings.total_images and not stop.asked:
-            minutes = (seconds_before + clock() - started) / 60
-            if settings.max_minutes and minutes >= settings.max_minutes:
+            if settings.max_minutes and seconds_trained() / 60 >= settings.max_minutes:
                 break
             asked_at = clock()
             batch = next(batches)
@@ -193,8 +195,7 @@ def train(recipe: Recipe, out: str | Path, notes: Sequence[str] = ()) -> Path:
             average.update(generator, settings.batch_size, images_seen)
 
             if (images_seen // settings.batch_size) % settings.log_steps == 0:
-                seconds = seconds_before + clock() - started
-                row: dict[str, Any] = {"images": images_seen, "seconds": round(seconds, 3)}
+                row: dict[str, Any] = {"images": images_seen, "seconds": round(seconds_trained(), 3)}
                 waiting.add(row, {f"loss_{k}": v for k, v in terms.items()} | measures)
             write_rows()
             if _due(images_seen, settings.batch_size, settings.grid_images):
@@ -271,16 +272,14 @@ def settings_of_run(run: Path) -> dict[str, Any] | None:
 
 def _changes(before: dict[str, Any], recipe: Recipe) -> list[str]:
     """The settings that differ from a run's and may not, as `field=old, not new`."""
-    changed = []
+    changed, before = [], NEW_FIELDS | before
     for key, new in flat_settings(to_dict(recipe)).items():
         old = before.get(key)
         # a file of weights may have moved
         moved = key.endswith("backbone.weights") and {old, new}.isdisjoint({"pretrained", "random"})
-        if key not in before and key not in NEW_FIELDS:
+        if key not in before:
             changed.append(f"no {key}: it was begun with an earlier version")
-        elif key not in before and NEW_FIELDS[key] != new:
-            changed.append(f"{key}={NEW_FIELDS[key]}, not {new}")
-        elif key in before and old != new and key not in MAY_CHANGE and not moved:
+        elif old != new and key not in MAY_CHANGE and not moved:
             changed.append(f"{key}={old}, not {new}")
     return changed
 
